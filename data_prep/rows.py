@@ -1,0 +1,171 @@
+"""The common row: one query with its windows in one video, one JSON object per line.
+
+``{"id", "dataset", "split", "video", "duration", "query", "windows": [[s, e], …], "meta": {}}`` with
+times in seconds and ``0 <= s < e <= duration``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import DataError
+
+Window = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One annotated query.
+
+    ``windows`` are ``(start, end)`` in seconds of the whole video, ``duration`` its length in seconds and
+    ``video`` a path relative to the video folder. ``meta`` carries anything else, such as ``verbs`` and
+    ``masked_query`` written by ``invert-rl convert --annotate verbs``.
+    """
+
+    id: str
+    video: str
+    duration: float
+    query: str
+    windows: tuple[Window, ...]
+    dataset: str = ""
+    split: str = ""
+    meta: dict[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def window(self) -> Window:
+        """The only window of a one-window row, in seconds; raises `DataError` if there are several."""
+        if len(self.windows) != 1:
+            raise DataError(
+                f"row {self.id!r} has {len(self.windows)} windows, training needs one-window rows; "
+                "split it with data_prep.rows.split_windows"
+            )
+        return self.windows[0]
+
+
+def parse_row(record: Any, where: str) -> Row:
+    """Turn one decoded JSON object into a `Row`; raises `DataError` that starts with ``where``."""
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: expected a JSON object, found {type(record).__name__}")
+    for name in ("id", "video", "duration", "query", "windows"):
+        if name not in record:
+            raise DataError(f"{where}: field {name!r} is missing")
+    for name in ("id", "video", "query"):
+        if not isinstance(record[name], str) or not record[name].strip():
+            raise DataError(f"{where}: field {name!r} must be a non-empty string, found {record[name]!r}")
+    where = f"{where} (id {record['id']!r})"
+    check_video_name(record["video"], where)
+    duration = _seconds(record["duration"], f"{where}: duration")
+    if duration <= 0:
+        raise DataError(f"{where}: duration must be positive, found {duration}")
+    if not isinstance(record["windows"], list | tuple) or not record["windows"]:
+        raise DataError(f"{where}: 'windows' must be a non-empty list of [start, end]")
+    windows = []
+    for window in record["windows"]:
+        if not isinstance(window, list | tuple) or len(window) != 2:
+            raise DataError(f"{where}: window {window!r} is not [start, end]")
+        start, end = (_seconds(value, f"{where}: window {list(window)}") for value in window)
+        if not 0 <= start < end <= duration:
+            raise DataError(
+                f"{where}: window [{start}, {end}] does not satisfy 0 <= start < end <= duration ({duration} s); "
+                "repair the row or clip it to the video with `invert-rl convert`"
+            )
+        windows.append((start, end))
+    meta = record.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise DataError(f"{where}: 'meta' must be an object")
+    return Row(
+        id=record["id"],
+        video=record["video"],
+        duration=duration,
+        query=record["query"],
+        windows=tuple(windows),
+        dataset=str(record.get("dataset") or ""),
+        split=str(record.get("split") or ""),
+        meta=meta,
+    )
+
+
+def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+    """Read a JSONL file of rows.
+
+    Raises `DataError` naming file and line for malformed JSON, a bad field, a window outside the video, a
+    repeated id, or a file without any row.
+    """
+    path = Path(path)
+    rows: list[Row] = []
+    line_of_id: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                where = f"{path}:{number}"
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from error
+                row = parse_row(record, where)
+                if row.id in line_of_id:
+                    raise DataError(f"{where}: id {row.id!r} is already used in line {line_of_id[row.id]}")
+                line_of_id[row.id] = number
+                rows.append(row)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    if not rows:
+        raise DataError(f"{path}: holds no rows")
+    return rows
+
+
+def write_rows(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
+    """Write rows as JSONL, atomically (all of the file or none of it); returns how many."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            for row in rows:
+                out.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+                count += 1
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return count
+
+
+def split_windows(rows: Iterable[Row]) -> list[Row]:
+    """One row per window: ids get ``#0``, ``#1``, … where a query has several windows (paper, section 3.1)."""
+    single = []
+    for row in rows:
+        if len(row.windows) == 1:
+            single.append(row)
+            continue
+        for index, window in enumerate(row.windows):
+            single.append(Row(**{**asdict(row), "id": f"{row.id}#{index}", "windows": (window,)}))
+    return single
+
+
+def check_video_name(name: str, where: str) -> None:
+    """Refuse a video name that could leave the video folder or name a protocol; raises `DataError`."""
+    parts = name.replace("\\", "/").split("/")
+    if "://" in name or name.startswith(("/", "\\", "~")) or ".." in parts or (len(name) > 1 and name[1] == ":"):
+        raise DataError(f"{where}: video name {name!r} must be a relative path inside the video folder")
+    if "\x00" in name or "\n" in name:
+        raise DataError(f"{where}: video name {name!r} holds a control character")
+
+
+def _seconds(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{where}: {value!r} is not a finite number of seconds")
+    return float(value)
