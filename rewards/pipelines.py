@@ -1,0 +1,108 @@
+"""The verb pipeline: which verbs a text holds, as lemmas, by spaCy.
+
+spaCy is imported when the first pipeline is loaded, so that importing `rewards` stays cheap.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewards.errors import RewardError
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+PIPELINE_DIR = Path(__file__).parent / "pipeline"
+"""The spaCy pipeline shipped with this library, used when no other is named."""
+
+UNUSED_COMPONENTS = ("parser", "ner", "senter", "entity_linker", "textcat")
+"""Components of a named pipeline that verbs do not need."""
+
+MASK = "[]"
+"""What stands for a masked verb in a query: "Person [] the door" (paper, section 2.2)."""
+
+_MARKUP = re.compile(r"<[^<>]{1,40}>|[<>\[\]{}()\"“”*`_=|\\#~^]")
+
+
+class VerbPipeline:
+    """A spaCy pipeline seen as a source of verbs.
+
+    A verb is a token whose ``pos_`` is VERB (auxiliaries are AUX there); its lemma is spaCy's, lower case.
+    """
+
+    def __init__(self, nlp: Language, name: str) -> None:
+        self.nlp = nlp
+        self.name = name
+        self.version: str = nlp.meta.get("version", "")
+
+    def verbs(self, texts: Iterable[str]) -> list[list[str]]:
+        """The distinct verb lemmas of each text, in the order in which they first occur.
+
+        Markup (tags, brackets, quotes, JSON) is read as white space.
+        """
+        return [
+            list(dict.fromkeys(_lemma(doc[i]) for i in _verb_indices(doc))) for doc in self._docs(list(texts))
+        ]
+
+    def mask(self, texts: Iterable[str]) -> list[tuple[str, list[str]]]:
+        """Each text with every verb replaced by ``[]``, and the distinct lemmas of the verbs in order."""
+        texts = list(texts)
+        masked = []
+        for text, doc in zip(texts, self._docs(texts), strict=True):
+            pieces = []
+            lemmas = []
+            end = 0
+            for index in _verb_indices(doc):
+                token = doc[index]
+                pieces += [text[end : token.idx], MASK]
+                end = token.idx + len(token.text)
+                lemmas.append(_lemma(token))
+            masked.append(("".join([*pieces, text[end:]]), list(dict.fromkeys(lemmas))))
+        return masked
+
+    def _docs(self, texts: Sequence[str]) -> Iterable[Doc]:
+        """The analysed texts; markup becomes as many spaces, so that offsets stay those of the text."""
+        return self.nlp.pipe(_MARKUP.sub(lambda match: " " * len(match.group()), text) for text in texts)
+
+
+@functools.cache
+def load_pipeline(name: str | None = None) -> VerbPipeline:
+    """The verb pipeline of that name, loaded once per process; without a name the one shipped here.
+
+    ``name`` is a spaCy package such as ``en_core_web_sm`` or a folder. Raises `RewardError` when it cannot be
+    loaded or does not tag verbs.
+    """
+    import spacy
+
+    source = str(PIPELINE_DIR) if name is None else name
+    if name is None and not PIPELINE_DIR.is_dir():
+        from rewards.stopgap import stopgap_pipeline
+
+        return VerbPipeline(stopgap_pipeline(), "stopgap")
+    try:
+        nlp = spacy.load(source, exclude=UNUSED_COMPONENTS)
+    except (OSError, ValueError) as error:
+        raise RewardError(
+            f"verb pipeline {source!r} cannot be loaded ({error}); install it with `python -m spacy download "
+            "NAME` or leave the name out to use the pipeline shipped with this package"
+        ) from error
+    pipeline = VerbPipeline(nlp, name or f"{nlp.meta['lang']}_{nlp.meta['name']}")
+    if pipeline.verbs(["A person opens the door."]) != [["open"]]:
+        raise RewardError(
+            f"verb pipeline {source!r} finds no verb 'open' in 'A person opens the door.'; name an English "
+            "pipeline with a tagger and a lemmatizer, or leave the name out to use the shipped one"
+        )
+    return pipeline
+
+
+def _verb_indices(doc: Doc) -> list[int]:
+    return [token.i for token in doc if token.pos_ == "VERB"]
+
+
+def _lemma(token: Any) -> str:
+    return (token.lemma_ or token.text).lower()
