@@ -6,7 +6,8 @@ with words of the query.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from data_prep.rows import Row
 from invert_rl.video.ref import VideoRef
@@ -92,7 +93,15 @@ def video_ref(task: Task, row: Row) -> VideoRef:
     return VideoRef(row.video, start, end)
 
 
-def messages(task: Task, row: Row) -> list[dict]:
-    """The chat of ``task`` for ``row``: the video, then the text, in the layout of Qwen's processors."""
-    content = [{"type": "video", "video": video_ref(task, row)}, {"type": "text", "text": prompt_text(task, row)}]
+def messages(task: Task, row: Row) -> list[dict[str, Any]]:
+    """The chat of ``task`` for ``row``: the video as a light reference, then the text (plain data, no pixels)."""
+    content = [
+        {"type": "video", "video": asdict(video_ref(task, row))},
+        {"type": "text", "text": prompt_text(task, row)},
+    ]
     return [{"role": "user", "content": content}]
+
+
+def video_of(chat: list[dict[str, Any]]) -> VideoRef:
+    """The video reference that `messages` put into a chat."""
+    return VideoRef(**chat[0]["content"][0]["video"])

@@ -1,0 +1,87 @@
+"""From a chat with one video to model inputs: one processor call for each different prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import ProcessorMixin
+
+from invert_rl.video.clip import Clip
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """One prompt with its video, ready for the model; placeholders are already expanded."""
+
+    input_ids: list[int]
+    mm_token_type_ids: list[int]
+    """0 text, 1 image, 2 video; same length as ``input_ids``."""
+    pixel_values_videos: torch.Tensor
+    """Patches of the video, shape ``(t * h * w, channels * temporal_patch * patch * patch)``."""
+    video_grid_thw: torch.Tensor
+    """Patch grid, shape ``(videos, 3)``: one row, as every prompt here has one video."""
+    second_per_grid_ts: torch.Tensor
+    """Seconds between frame groups, shape ``(videos,)``."""
+
+
+class PromptEncoder:
+    """Turns chats whose video part is decoded into `EncodedPrompt`s with a Qwen-VL processor."""
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
+        video_processor = processor.video_processor
+        self.merge_length = video_processor.merge_size**2
+        self.temporal_patch_size = video_processor.temporal_patch_size
+        self.video_token_id = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
+
+    def __call__(self, messages: list[dict[str, Any]], clip: Clip, add_generation_prompt: bool = True) -> EncodedPrompt:
+        """Encode one chat that shows ``clip``; raises `ValueError` if placeholders and features differ in number."""
+        text = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
+        inputs = self.processor(
+            text=[text],
+            videos=[clip.frames],
+            video_metadata=[clip.metadata()],
+            do_sample_frames=False,
+            do_resize=False,
+            return_tensors="pt",
+            return_mm_token_type_ids=True,
+        )
+        grid = inputs["video_grid_thw"]
+        ids = inputs["input_ids"][0]
+        placeholders = int((ids == self.video_token_id).sum())
+        features = int(grid.prod()) // self.merge_length
+        if placeholders != features:
+            raise ValueError(f"{clip.path}: the prompt holds {placeholders} video placeholders for {features} features")
+        return EncodedPrompt(
+            input_ids=ids.tolist(),
+            mm_token_type_ids=inputs["mm_token_type_ids"][0].tolist(),
+            pixel_values_videos=inputs["pixel_values_videos"],
+            video_grid_thw=grid,
+            second_per_grid_ts=torch.tensor([clip.second_per_grid(self.temporal_patch_size)], dtype=torch.float32),
+        )
+
+
+def batch_inputs(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """Left-padded model inputs of several prompts; text tensors are ``(batch, longest)``."""
+    longest = max(len(prompt.input_ids) for prompt in prompts)
+
+    def left_pad(values: list[int], padding: int) -> list[int]:
+        return [padding] * (longest - len(values)) + values
+
+    return {
+        "input_ids": torch.tensor([left_pad(p.input_ids, pad_token_id) for p in prompts]),
+        "attention_mask": torch.tensor([left_pad([1] * len(p.input_ids), 0) for p in prompts]),
+        "mm_token_type_ids": torch.tensor([left_pad(p.mm_token_type_ids, 0) for p in prompts]),
+        **video_inputs(prompts),
+    }
+
+
+def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
+    """The video tensors of several prompts, one after the other, as the models take them."""
+    names = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
+    return {name: torch.cat([getattr(prompt, name) for prompt in prompts]) for name in names}

@@ -1,0 +1,101 @@
+"""Settings of a GRPO run with inverted tasks: TRL's `GRPOConfig` plus what this library adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trl import GRPOConfig
+
+from invert_rl.schedule import TaskSchedule
+from invert_rl.tasks import TASKS
+from invert_rl.video.settings import FrameSettings
+
+
+@dataclass
+class InvertGRPOConfig(GRPOConfig):
+    """Everything of `trl.GRPOConfig`, and the fields below."""
+
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Run folder; default: the next free runs/grpo_invert_NNN."}
+    )
+    train_data: str | None = field(
+        default=None, metadata={"help": "JSONL rows to train on (docs/data.md); default: the embedded toy world."}
+    )
+    eval_data: str | None = field(
+        default=None, metadata={"help": "JSONL rows to evaluate before and after; default with the toy world: its test set."}
+    )
+    video_root: str | None = field(default=None, metadata={"help": "Folder that the rows' video names are relative to."})
+    eval_samples: int | None = field(
+        default=None, metadata={"help": "Evaluate only the first N rows of eval_data; default: all."}
+    )
+    eval_batch_size: int = field(default=64, metadata={"help": "Prompts generated at a time when evaluating."})
+    tasks: list[str] = field(
+        default_factory=lambda: list(TASKS),
+        metadata={"help": "Tasks to train on: tvg and any of vc, ar, vd (paper, Table 2)."},
+    )
+    tvg_probability: float = field(
+        default=0.8, metadata={"help": "Probability p that a generation round is TVG (paper, eq. 13 and Fig. 5)."}
+    )
+    verb_match: str = field(
+        default="all", metadata={"help": "VC and VD ask for all ground-truth verbs or any of them.", "choices": ["all", "any"]}
+    )
+    verb_reward: str = field(
+        default="binary", metadata={"help": "Verb reward (paper, Table 3).", "choices": ["binary", "cosine"]}
+    )
+    verb_pipeline: str | None = field(
+        default=None, metadata={"help": "spaCy pipeline for verbs, e.g. en_core_web_sm; default: the shipped one."}
+    )
+    fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
+    min_frames: int = field(default=4, metadata={"help": "At least this many frames, or what the clip has."})
+    max_frames: int = field(default=768, metadata={"help": "At most this many frames."})
+    total_pixels: int = field(default=3584 * 28 * 28, metadata={"help": "Pixel budget of a whole video (paper, 3.1)."})
+    min_pixels: int = field(default=16 * 28 * 28, metadata={"help": "Least pixels of a frame."})
+    max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "Most pixels of a frame."})
+    frame_store: str | None = field(
+        default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}
+    )
+    frame_memory_mb: int = field(default=1024, metadata={"help": "Memory for decoded frames kept in each process, MB."})
+    max_prompt_length: int | None = field(
+        default=None, metadata={"help": "A row whose prompt has more tokens, video included, is refused by id; never cut."}
+    )
+    trained_positions: bool = field(
+        default=True,
+        metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},
+    )
+    prompts_logged: int = field(default=0, metadata={"help": "Sample completions printed at each logging step."})
+
+    def __post_init__(self) -> None:
+        self.schedule()  # an unknown task or a p outside [0, 1] is refused before anything is loaded
+        if self.output_dir is None:
+            self.output_dir = "runs/grpo_invert"
+        self.num_completions_to_print = self.prompts_logged
+        super().__post_init__()
+        rounds = self.steps_per_generation * self.num_iterations
+        if rounds % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"steps_per_generation * num_iterations ({rounds}) must be a multiple of gradient_accumulation_steps "
+                f"({self.gradient_accumulation_steps}), or one optimizer step would mix tasks of several rounds"
+            )
+        steps_per_round = rounds // self.gradient_accumulation_steps
+        saves_by_steps = str(self.save_strategy) in ("steps", "SaveStrategy.STEPS") and self.save_steps >= 1
+        if steps_per_round > 1 and saves_by_steps and int(self.save_steps) % steps_per_round:
+            raise ValueError(
+                f"save_steps ({int(self.save_steps)}) must be a multiple of the {steps_per_round} optimizer steps that "
+                "share one generation round, or a resumed run would generate in the middle of a round"
+            )
+
+    def schedule(self) -> TaskSchedule:
+        """The coin of this run; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
+        return TaskSchedule(seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
+
+    def frame_settings(self, image_patch_size: int) -> FrameSettings:
+        """How videos are sampled and resized, for a model with that patch size (14: Qwen2.5-VL, 16: Qwen3-VL)."""
+        return FrameSettings(
+            fps=self.fps,
+            min_frames=self.min_frames,
+            max_frames=self.max_frames,
+            total_pixels=self.total_pixels,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            image_patch_size=image_patch_size,
+        )

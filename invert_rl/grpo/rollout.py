@@ -1,0 +1,56 @@
+"""Rollouts by transformers in which each different prompt, its video included, is forwarded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+
+from invert_rl.encoding import EncodedPrompt, batch_inputs
+
+
+def vision_language_model(model: torch.nn.Module) -> torch.nn.Module:
+    """The inner Qwen-VL model (without head, adapters or wrappers): the one that knows positions and vision."""
+    for module in model.modules():
+        if type(module).__name__ in ("Qwen2_5_VLModel", "Qwen3VLModel"):
+            return module
+    raise ValueError(f"{type(model).__name__} holds no Qwen2.5-VL or Qwen3-VL model")
+
+
+@torch.no_grad()
+def generate_completions(
+    model: PreTrainedModel,
+    prompts: Sequence[EncodedPrompt],
+    index: Sequence[int],
+    generation_config: GenerationConfig,
+    pad_token_id: int,
+    eos_token_ids: Sequence[int],
+) -> list[list[int]]:
+    """Generate one completion for each entry of ``index``, which says which of ``prompts`` it answers.
+
+    The prompts run through vision tower and language model once; their cache is repeated for the completions, and
+    `generate` goes on from there. Returns token ids up to and including the first end token.
+    """
+    inputs = batch_inputs(prompts, pad_token_id)
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    rows = torch.tensor(index, device=model.device)
+    cache = DynamicCache(config=model.config.get_text_config())
+    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.crop(-1)  # `generate` wants at least one token that is not in the cache: the last one of the prompt
+    cache.batch_select_indices(rows)
+    inner = vision_language_model(model)
+    inner.rope_deltas = inner.rope_deltas[rows]
+    prompt_ids = inputs["input_ids"][rows]
+    output = model.generate(
+        input_ids=prompt_ids,
+        attention_mask=inputs["attention_mask"][rows],
+        past_key_values=cache,
+        generation_config=generation_config,
+    )
+    completions = []
+    ends = set(eos_token_ids)
+    for ids in output[:, prompt_ids.shape[1] :].tolist():
+        end = next((place for place, token in enumerate(ids) if token in ends), len(ids) - 1)
+        completions.append(ids[: end + 1])
+    return completions

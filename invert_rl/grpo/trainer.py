@@ -1,0 +1,313 @@
+"""`GRPOTrainer` for video: inverted tasks, the video in rollouts and in every scoring forward, exact resume.
+
+Each override calls TRL's own method and adds what TRL does not do for video. tests/invert_rl/grpo/test_signatures.py
+fails when TRL changes one of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import datasets
+import torch
+from accelerate.utils import gather_object
+from peft import PeftConfig
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from trl import GRPOTrainer
+from trl.models.utils import unwrap_model_for_generation
+
+from data_prep.errors import DataError
+from data_prep.rows import Row
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
+from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.resume import load_weights
+from invert_rl.grpo.rollout import generate_completions
+from invert_rl.grpo.scoring import assert_video_is_seen, token_types
+from invert_rl.models import never_sampled_ids
+from invert_rl.positions import use_trained_positions
+from invert_rl.schedule import TaskSampler, replacement
+from invert_rl.task_data import TaskDataset
+from invert_rl.tasks import video_of
+from invert_rl.video.errors import VideoError
+from invert_rl.video.quarantine import Quarantine
+from invert_rl.video.store import FrameStore
+from rewards.answers import completion_text, extract_answer, parse_span
+
+PROMPTS = "encoded_prompts"
+"""Key of the batch under which each sample's `EncodedPrompt` travels; samples of a group share one object."""
+
+MAX_REPLACEMENTS = 100
+"""Give up when this many rows in a row have no usable video."""
+
+
+class InvertGRPOTrainer(GRPOTrainer):
+    """GRPO on TVG, VC, AR and VD for Qwen2.5-VL and Qwen3-VL (paper, algorithm 1).
+
+    Args:
+        model: the policy, from `invert_rl.models.load_model`.
+        rows: one-window rows; inverted tasks need ``verbs`` and ``masked_query`` in their ``meta``.
+        reward_funcs: TRL reward functions; each gets the columns task, id, windows, duration and verbs, and returns
+            None for tasks that are not its own (`invert_rl.grpo.rewards.reward_functions`).
+        args: settings.
+        processing_class: the checkpoint's processor.
+        store: where decoded videos come from.
+        quarantine: collects broken videos and refused rows.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Row],
+        reward_funcs: Sequence[Callable[..., list[float | None]]],
+        args: InvertGRPOConfig,
+        processing_class: ProcessorMixin,
+        store: FrameStore,
+        quarantine: Quarantine | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        task_data = TaskDataset(rows, args.tasks)
+        banned = never_sampled_ids(processing_class)
+        args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": banned}
+        super().__init__(
+            model=model,
+            reward_funcs=list(reward_funcs),
+            args=args,
+            train_dataset=datasets.Dataset.from_dict({"prompt": [row.id for row in task_data.rows]}),
+            processing_class=processing_class,
+            peft_config=peft_config,
+            callbacks=callbacks,
+        )
+        self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
+        self.schedule = args.schedule()
+        self.encoder = PromptEncoder(processing_class)
+        self.store = store
+        self.quarantine = quarantine or Quarantine()
+        if self.ref_model is not None and args.trained_positions:
+            use_trained_positions(self.ref_model)
+        self._prompts: list[EncodedPrompt] | None = None
+        self._prompt_index: list[int] = []
+        self._video_checked = False
+        self._seconds: dict[str, float] = {}
+
+    # -- which prompts ------------------------------------------------------------------------------------------
+
+    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> Sampler:
+        data = self.train_dataset if dataset is None else dataset
+        return TaskSampler(
+            self.schedule,
+            data.usable_rows,
+            prompts_per_round=self.args.generation_batch_size // self.num_generations,
+            num_generations=self.num_generations,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+        )
+
+    def _load_prompts(self, inputs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[EncodedPrompt]]:
+        """Decode and encode the prompts of a round, putting other rows in the place of those that cannot be used.
+
+        All ranks learn of each other's failures and draw the same replacement, so that a group which is spread over
+        ranks stays one group.
+        """
+        encoded: dict[tuple[str, int], EncodedPrompt] = {}
+        failed: set[tuple[str, int]] = set()
+        inputs = list(inputs)
+        for attempt in range(MAX_REPLACEMENTS):
+            broken: list[tuple[str, int, str, str]] = []
+            for task, row_index in dict.fromkeys((item["draw"].task, item["draw"].row) for item in inputs):
+                key = (task, row_index)
+                if key in encoded or key in failed:
+                    continue
+                row = self.train_dataset.rows[row_index]
+                try:
+                    encoded[key] = self._encode(row, next(i for i in inputs if i["draw"][:2] == key)["prompt"])
+                except VideoError as error:
+                    broken.append((task, row_index, row.video, error.reason))
+                except PromptTooLongError as error:
+                    broken.append((task, row_index, f"row {row.id}", str(error)))
+            everywhere = gather_object(broken)
+            if not everywhere:
+                self._metrics["train"]["data/replaced"].append(float(len(failed)))
+                return inputs, [encoded[item["draw"].task, item["draw"].row] for item in inputs]
+            for task, row_index, name, reason in everywhere:
+                failed.add((task, row_index))
+                self.quarantine.add(name, reason)
+            inputs = [self._replace(item, attempt) if item["draw"][:2] in failed else item for item in inputs]
+        raise DataError(
+            f"no usable video after {MAX_REPLACEMENTS} replacements in one generation round; "
+            f"{self.quarantine.summary()}; run `invert-rl check-videos` on the data"
+        )
+
+    def _replace(self, item: dict[str, Any], attempt: int) -> dict[str, Any]:
+        draw = item["draw"]
+        return self.train_dataset[replacement(self.schedule, self.train_dataset.usable_rows[draw.task], draw, attempt)]
+
+    def _encode(self, row: Row, chat: list[dict[str, Any]]) -> EncodedPrompt:
+        prompt = self.encoder(chat, self.store.clip(video_of(chat)))
+        limit = self.args.max_prompt_length
+        if limit is not None and len(prompt.input_ids) > limit:
+            raise PromptTooLongError(
+                f"its prompt has {len(prompt.input_ids)} tokens, more than max_prompt_length {limit}: raise the limit "
+                "or lower fps or total_pixels"
+            )
+        return prompt
+
+    # -- rollouts -------------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        started = time.perf_counter()
+        inputs, prompts = self._load_prompts(inputs)
+        self._seconds["decode"] = time.perf_counter() - started
+        self._prompts = prompts
+        try:
+            output = super()._generate_and_score_completions(inputs)
+        finally:
+            self._prompts = None
+        output[PROMPTS] = prompts
+        return output
+
+    def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict[str, Any]]:
+        assert self._prompts is not None and len(self._prompts) == len(prompts)
+        return [prompt.input_ids for prompt in self._prompts], None, {}
+
+    def _generate_single_turn(
+        self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        if self.use_vllm:
+            raise NotImplementedError("use_vllm: rollouts by vLLM are not part of this version; set use_vllm: false")
+        assert self._prompts is not None
+        started = time.perf_counter()
+        unique = list({id(prompt): prompt for prompt in self._prompts}.values())
+        place = {id(prompt): number for number, prompt in enumerate(unique)}
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            generation_kwargs=self.generation_kwargs,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model:
+            completions = generate_completions(
+                model,
+                unique,
+                [place[id(prompt)] for prompt in self._prompts],
+                self.generation_config,
+                self._tokenizer.pad_token_id,
+                self.eos_token_ids,
+            )
+        self._seconds["rollout"] = time.perf_counter() - started
+        return completions, None
+
+    # -- scoring --------------------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        with self._scoring(inputs.pop(PROMPTS)) as prompts:
+            try:
+                return super()._compute_loss(model, inputs)
+            finally:
+                inputs[PROMPTS] = prompts  # the buffered batch is used again when num_iterations > 1
+
+    @contextmanager
+    def _scoring(self, prompts: list[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
+        self._prompts = prompts
+        try:
+            yield prompts
+        finally:
+            self._prompts = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        started = time.perf_counter()
+        prompts = self._prompts
+        if prompts is None or len(prompts) != len(input_ids):
+            raise RuntimeError("a scoring forward was asked for without its videos")
+        kwargs.pop("mm_token_type_ids", None)
+        types = token_types(prompts, input_ids.shape[1], logits_to_keep).to(input_ids.device)
+        first = nullcontext() if self._video_checked else assert_video_is_seen(model, prompts)
+        parts = []
+        with first:
+            for start in range(0, len(prompts), batch_size or len(prompts)):
+                rows = slice(start, start + (batch_size or len(prompts)))
+                video = {name: value.to(input_ids.device) for name, value in video_inputs(prompts[rows]).items()}
+                if self.model.config.model_type != "qwen2_5_vl":
+                    del video["second_per_grid_ts"]
+                parts.append(
+                    super()._get_per_token_logps_and_entropies(
+                        partial(model, **video),
+                        input_ids[rows],
+                        attention_mask[rows],
+                        logits_to_keep,
+                        mm_token_type_ids=types[rows],
+                        **kwargs,
+                    )
+                )
+        self._video_checked = True
+        if not torch.is_grad_enabled():
+            self._seconds["score"] = self._seconds.get("score", 0.0) + time.perf_counter() - started
+        logps = torch.cat([part[0] for part in parts])
+        entropies = None if parts[0][1] is None else torch.cat([part[1] for part in parts])
+        aux_losses = [part[2] for part in parts if part[2] is not None]
+        return logps, entropies, torch.stack(aux_losses).mean() if aux_losses else None
+
+    # -- rewards and logs -----------------------------------------------------------------------------------------
+
+    def _calculate_rewards(
+        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
+    ) -> torch.Tensor:
+        started = time.perf_counter()
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._seconds["reward"] = time.perf_counter() - started
+        task = inputs[0]["task"]
+        valid = torch.tensor([float(_is_valid(task, completion)) for completion in completions])
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name, column in zip(self.reward_func_names, rewards.unbind(dim=1), strict=True):
+            if not torch.isnan(column).all():
+                metrics[f"{task}/{name}"].append(torch.nanmean(column).item())
+        metrics[f"{task}/reward"].append(rewards.nansum(dim=1).mean().item())
+        metrics[f"{task}/valid_answers"].append(
+            self.accelerator.gather(valid.to(self.accelerator.device)).mean().item()
+        )
+        return rewards
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: list[dict[str, Any]], num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        self._seconds.clear()
+        started = time.perf_counter()
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._seconds["update"] = time.perf_counter() - started - sum(self._seconds.values())
+        for name, seconds in self._seconds.items():
+            self._metrics["train"][f"time/{name}"].append(seconds)
+        return loss
+
+    # -- resume ---------------------------------------------------------------------------------------------------
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        target = self.model if model is None else model
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or not isinstance(target, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(target, resume_from_checkpoint)
+
+
+class PromptTooLongError(ValueError):
+    """A prompt with more tokens than the limit."""
+
+
+def _is_valid(task: str, completion: Any) -> bool:
+    """Whether a completion holds an answer of its task's kind: a span for TVG, any text otherwise."""
+    answer = extract_answer(completion_text(completion))
+    if answer is None:
+        return False
+    return parse_span(answer) is not None if task == "tvg" else bool(answer.strip())

@@ -1,0 +1,72 @@
+"""Loading a Qwen-VL checkpoint with what this library relies on, or a clear refusal."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+
+from invert_rl.positions import use_trained_positions
+
+MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
+NEEDED_TOKENS = ("<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
+NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that this library cannot train; the message names it and what is missing."""
+
+
+def check_source(name: str) -> None:
+    """Refuse a path that looks local but is not there, before a hub is asked for it."""
+    local = name.startswith((".", "/", "~")) or os.sep in name and os.path.isdir(os.path.dirname(name) or ".")
+    if local and not os.path.isdir(os.path.expanduser(name)) and not _looks_like_hub_id(name):
+        raise CheckpointError(f"{name}: no such checkpoint folder")
+    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
+        raise CheckpointError(f"{name}: not a checkpoint, config.json is missing")
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
+def load_processor(name: str, revision: str | None = None) -> ProcessorMixin:
+    """The checkpoint's processor, padding on the left; raises `CheckpointError` without the vision tokens."""
+    check_source(name)
+    processor = AutoProcessor.from_pretrained(name, revision=revision, padding_side="left")
+    tokenizer = getattr(processor, "tokenizer", None)
+    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
+    missing = [token for token in NEEDED_TOKENS if token not in vocabulary]
+    if missing:
+        raise CheckpointError(
+            f"{name}: the tokenizer lacks {', '.join(missing)}; a Qwen2.5-VL or Qwen3-VL checkpoint is needed"
+        )
+    tokenizer.padding_side = "left"
+    return processor
+
+
+def load_model(
+    name: str, revision: str | None = None, trained_positions: bool = True, **kwargs: Any
+) -> PreTrainedModel:
+    """The checkpoint's model for training or generation.
+
+    Args:
+        trained_positions: compute Qwen2.5-VL positions by the rule of the released weights (see
+            `invert_rl.positions`); False leaves what transformers does.
+        kwargs: passed to ``from_pretrained`` (dtype, attn_implementation, …).
+    """
+    check_source(name)
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    if config.model_type not in MODEL_TYPES:
+        raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(MODEL_TYPES)}")
+    model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
+    if trained_positions:
+        use_trained_positions(model)
+    return model
+
+
+def never_sampled_ids(processor: ProcessorMixin) -> list[int]:
+    """Ids of the image, video and vision-boundary tokens, which no answer may hold."""
+    vocabulary = processor.tokenizer.get_vocab()
+    return sorted(vocabulary[token] for token in NEVER_SAMPLED if token in vocabulary)
