@@ -29,6 +29,9 @@ ABILITIES: dict[str, tuple[str, ...]] = {
 }
 """Which actions need which object; every other verb goes with any object."""
 
+WEIGHT = {"sit": 0.4, "wave": 0.5}
+"""Verbs that are possible more often are drawn less often, so that all twelve are about as common."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -150,7 +153,11 @@ def _draw_verbs(verb: str, noun: str, state: State, count: int, rng: np.random.G
         if not options:
             break
         opposite = OPPOSITE.get(verbs[-1])
-        verb = opposite if opposite in options and rng.random() < 0.5 else str(rng.choice(options))
+        if opposite in options and rng.random() < 0.5:
+            verb = opposite
+        else:
+            weights = np.array([WEIGHT.get(option, 1.0) for option in options])
+            verb = str(rng.choice(options, p=weights / weights.sum()))
         verbs.append(verb)
         state = after(verb, state)
     return verbs

@@ -111,7 +111,7 @@ def build_qwen3_config(
 
 
 def build_model(config: Qwen2_5_VLConfig | Qwen3VLConfig, seed: int) -> PreTrainedModel:
-    """A model of ``config`` with random fp32 weights set by ``seed`` alone; the global seed stays as it is."""
+    """A model of ``config`` with random fp32 weights set by ``seed`` alone; the global seed is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(config, Qwen3VLConfig):

@@ -65,7 +65,8 @@ def _acting(scene: Scene, event: Event, time: float) -> Pose:
     # Of an opposite pair, one verb runs forwards from 0 to 1 and the other backwards.
     progress = 1.0 - done if verb in BACKWARDS else done
     phase = ((time - event.start) / PERIOD) % 1.0
-    swing = math.sin(2 * math.pi * phase)
+    # Turns and steps begin off the idle pose, so that their first picture differs from it.
+    ahead = phase + 1 / 6
     pose = Pose(crouch=float(state.sitting), opening=float(state.opened))
     if verb in ("open", "close"):
         hand = (9.0, 1.0) if scene.noun == "door" else (8.0, -7.0)
@@ -80,14 +81,14 @@ def _acting(scene: Scene, event: Event, time: float) -> Pose:
     if verb in ("pick", "drop"):
         return _place(scene, state, replace(pose, crouch=BENT), raised=progress)
     if verb == "walk":
-        return _place(scene, state, replace(pose, stride=swing), crossing=done)
+        return _place(scene, state, replace(pose, stride=math.sin(2 * math.pi * ahead)), crossing=done)
     if verb == "jump":
         height = 9.0 * math.sin(math.pi * phase)
         return _place(scene, state, replace(pose, lift=height, hand=(-6.0, 8.0), other_hand=(6.0, 8.0)))
     if verb == "wave":
-        return _place(scene, state, replace(pose, hand=(3.0 + 7.0 * swing, 12.0)))
+        return _place(scene, state, replace(pose, hand=(3.0 + 7.0 * math.sin(2 * math.pi * phase), 12.0)))
     if verb == "spin":
-        return _place(scene, state, replace(pose, turn=phase))
+        return _place(scene, state, replace(pose, turn=ahead, hand=(8.0, 1.0), other_hand=(-8.0, 1.0)))
     raise ValueError(f"no movement is known for the verb {verb!r}")
 
 
