@@ -1,0 +1,341 @@
+"""Decoding by presentation time with PyAV: which frames a file holds, and the pictures of some of them.
+
+Two passes. `probe` reads the packets without decoding and lists the frames' presentation times, which also
+works where the header states no duration or the frame rate varies. `decode_at` then decodes and keeps the
+wanted frames only; it checks on the way that the frames that come out are those the packets promised.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any, NamedTuple, TypeVar
+
+import av
+import numpy as np
+
+from invert_rl.video.errors import VideoError
+from invert_rl.video.orientation import upright
+
+Picture = TypeVar("Picture")
+
+OPEN_OPTIONS = {"protocol_whitelist": "none"}
+"""No protocol at all: the file is opened here, and a playlist inside it must not make FFmpeg open others."""
+READ_BUFFER = 1 << 18
+"""Bytes per read; PyAV calls back into Python for each."""
+RELATIVE_CLOCK = {"mpegts", "mpeg"}
+"""Containers whose clock starts anywhere; their times count from the container's start, as in players."""
+TIMED_HEADER = ("mov", "matroska", "avi", "flv", "asf")
+"""Containers whose duration is stated in the header; for others FFmpeg guesses it."""
+LEAST_DECODED = 0.75
+"""Share of the packets that must give a frame; VP8 has some that are never shown."""
+PTS_UNRELIABLE = {"avi"}
+"""Containers without presentation times: they are guessed from the order of decoding; do not seek by them."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video file holds, as its packets tell."""
+
+    name: str
+    """Name for error messages."""
+    container: str
+    """FFmpeg's name of the container format."""
+    codec: str
+    """FFmpeg's name of the codec."""
+    width: int
+    """Coded width in pixels, before rotation."""
+    height: int
+    """Coded height in pixels, before rotation."""
+    pts: np.ndarray
+    """int64, (frames,), presentation times in ticks of ``time_base``, ascending."""
+    time_base: Fraction
+    """Seconds per tick."""
+    offset: int
+    """Ticks at which the video's time 0 lies (0 but for broadcast streams)."""
+    duration: float
+    """Seconds from time 0 to the end of the last frame."""
+    header_duration: float | None
+    """Seconds that the header states, where it does."""
+    reach: float
+    """Seconds from a stream's first time that its packets reach: of the video, or of any stream where the
+    header states one duration for all."""
+    keyframes: tuple[tuple[int, int], ...]
+    """``(pts, dts)`` of the packets that decoding can start at, ascending."""
+
+    @property
+    def times(self) -> np.ndarray:
+        """float64, (frames,), presentation times in seconds."""
+        return (self.pts - self.offset) * float(self.time_base.numerator) / float(self.time_base.denominator)
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        return len(self.pts)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second on average."""
+        return self.frames / self.duration
+
+
+class Deadline:
+    """A limit in seconds for reading one video; `check` raises `VideoError` once it has passed."""
+
+    def __init__(self, name: str, seconds: float | None) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.end = None if seconds is None else time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raise `VideoError` if the time is up."""
+        if self.end is not None and time.monotonic() > self.end:
+            raise VideoError(
+                self.name, f"not decoded within {self.seconds:g} s; raise the timeout or leave it out"
+            )
+
+
+@contextmanager
+def open_video(path: str | os.PathLike[str], name: str | None = None) -> Iterator[tuple[Any, Any]]:
+    """Open a regular file as ``(container, video stream)``; of several video streams FFmpeg's best one.
+
+    Raises `VideoError` for a missing file, anything but a regular file (which is never waited for), an empty
+    file, a file that is no video and a file without a video stream.
+    """
+    name = str(path) if name is None else name
+    try:
+        # Non-blocking: opening a FIFO would wait for its writer.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError as error:
+        raise VideoError(name, "no such file") from error
+    except OSError as error:
+        raise VideoError(name, f"cannot be opened ({error.strerror})") from error
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise VideoError(name, "not a regular file")
+        if status.st_size == 0:
+            raise VideoError(name, "empty file")
+        try:
+            container = av.open(file, mode="r", options=dict(OPEN_OPTIONS), buffer_size=READ_BUFFER)
+        except (av.FFmpegError, EOFError) as error:
+            raise VideoError(name, f"not a video or damaged from the start ({_reason(error)})") from error
+        with container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise VideoError(name, "no video stream")
+            yield container, stream
+
+
+def probe(path: str | os.PathLike[str], timeout: float | None = 60.0, name: str | None = None) -> VideoInfo:
+    """List the frames of a video without decoding them; ``timeout`` in seconds.
+
+    Raises `VideoError` as `open_video` does, and for a file without frames, without presentation times, or
+    whose frames end well before the duration that its header states.
+    """
+    name = str(path) if name is None else name
+    deadline = Deadline(name, timeout)
+    with open_video(path, name) as (container, stream):
+        packets: list[_Packet] = []
+        others_reach = 0.0
+        try:
+            for packet in container.demux():
+                deadline.check()
+                if packet.size == 0:
+                    continue
+                if packet.stream.index != stream.index:
+                    others_reach = max(others_reach, _packet_end(packet))
+                elif packet.pts is None:
+                    raise VideoError(
+                        name, "a packet carries no presentation time; re-mux the file with FFmpeg"
+                    )
+                elif not packet.is_discard:
+                    packets.append(_Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
+        except (av.FFmpegError, EOFError) as error:
+            raise VideoError(
+                name, f"reading stopped after {len(packets)} frames: {_reason(error)}"
+            ) from error
+        if not packets:
+            raise VideoError(name, "no frame could be decoded")
+        packets.sort(key=lambda packet: packet.pts)
+        ordered = np.array([packet.pts for packet in packets], dtype=np.int64)
+        stated = _stated_duration(container, stream)
+        offset = 0
+        if container.format.name in RELATIVE_CLOCK and container.start_time:
+            offset = round(Fraction(container.start_time, av.time_base) / stream.time_base)
+        end = _end(ordered, packets[-1].duration, stream, stated)
+        reach = end - float((stream.start_time or 0) * stream.time_base)
+        info = VideoInfo(
+            name=name,
+            container=container.format.name,
+            codec=stream.codec_context.name,
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            pts=ordered,
+            time_base=stream.time_base,
+            offset=offset,
+            duration=end - float(offset * stream.time_base),
+            header_duration=stated,
+            reach=reach if stream.duration else max(reach, others_reach),
+            keyframes=tuple((p.pts, p.dts) for p in packets if p.is_keyframe and p.dts is not None),
+        )
+    _check_complete(info)
+    return info
+
+
+def decode_at(
+    path: str | os.PathLike[str],
+    info: VideoInfo,
+    indices: Sequence[int],
+    convert: Callable[[np.ndarray], Picture],
+    to_end: bool = True,
+    timeout: float | None = 60.0,
+) -> tuple[dict[int, Picture], VideoInfo]:
+    """Decode the frames of these indices (into ``info.times``) and hand each, upright, to ``convert``.
+
+    ``convert`` receives uint8 (H, W, 3) RGB and its results come back by index. With ``to_end`` everything is
+    decoded, so that a file damaged anywhere is noticed; otherwise only from the key frame before the first
+    wanted frame to the last one. Also returned is what the file really holds: ``info`` itself, or, where
+    decoding gave other frames than the packets promised, a corrected one, and then the pictures are void:
+    choose the indices anew and call again. Raises `VideoError` where decoding stops half-way.
+    """
+    wanted = sorted(set(indices))
+    deadline = Deadline(info.name, timeout)
+    if not to_end:
+        begin = 0 if info.container in PTS_UNRELIABLE else _seek_index(info, wanted[0])
+        pictures, pts, _ = _decode(path, info, wanted, begin, convert, to_end, deadline)
+        if pts == info.pts[begin : wanted[-1] + 1].tolist():
+            return pictures, info
+    pictures, pts, last_duration = _decode(path, info, wanted, 0, convert, True, deadline)
+    if np.array_equal(np.sort(np.array(pts, dtype=np.int64)), info.pts):
+        return pictures, info
+    return {}, _corrected(info, pts, last_duration)
+
+
+def _decode(
+    path: str | os.PathLike[str],
+    info: VideoInfo,
+    wanted: Sequence[int],
+    begin: int,
+    convert: Callable[[np.ndarray], Picture],
+    to_end: bool,
+    deadline: Deadline,
+) -> tuple[dict[int, Picture], list[int], int]:
+    """Decode from index ``begin``: pictures by index, the pts in the order they came, the last's duration.
+
+    A frame's index is its place in the order of output, which is the order of presentation also where a
+    container (AVI) numbers the frames in the order of decoding.
+    """
+    pictures: dict[int, Picture] = {}
+    pts: list[int] = []
+    wanted_set, last_duration = set(wanted), 0
+    with open_video(path, info.name) as (container, stream):
+        if begin:
+            start_pts, start_dts = next(key for key in info.keyframes if key[0] == info.pts[begin])
+            container.seek(start_dts, stream=stream, backward=True)
+        try:
+            for frame in container.decode(stream):
+                deadline.check()
+                if frame.pts is None:
+                    raise VideoError(
+                        info.name, "a frame carries no presentation time; re-mux the file with FFmpeg"
+                    )
+                if begin and frame.pts < start_pts:
+                    continue
+                index = begin + len(pts)
+                pts.append(frame.pts)
+                last_duration = frame.duration or 0
+                if index in wanted_set:
+                    pictures[index] = convert(upright(frame.to_ndarray(format="rgb24"), frame))
+                if not to_end and index >= wanted[-1]:
+                    break
+        except (av.FFmpegError, EOFError) as error:
+            progress = f"{begin + len(pts)} of {info.frames} frames"
+            raise VideoError(info.name, f"decoding stopped after {progress}: {_reason(error)}") from error
+    return pictures, pts, last_duration
+
+
+def _seek_index(info: VideoInfo, index: int) -> int:
+    """Index of the last frame at or before ``index`` that decoding can start at."""
+    earlier = [pts for pts, _ in info.keyframes if pts <= info.pts[index]]
+    return int(np.searchsorted(info.pts, earlier[-1])) if earlier else 0
+
+
+def _corrected(info: VideoInfo, pts: Sequence[int], last_duration: int) -> VideoInfo:
+    """``info`` with the frames that decoding gave; raises `VideoError` if too many are missing."""
+    if len(pts) < max(1, LEAST_DECODED * info.frames):
+        raise VideoError(info.name, f"only {len(pts)} of {info.frames} frames could be decoded")
+    ordered = np.array(sorted(pts), dtype=np.int64)
+    length = last_duration or _spacing(ordered)
+    base = float(info.time_base)
+    end = float(ordered[-1] - info.offset) * base + (length * base or info.duration - float(info.times[-1]))
+    reach = info.reach - max(0.0, info.duration - end)
+    corrected = replace(info, pts=ordered, duration=end, reach=reach, keyframes=())
+    _check_complete(corrected)
+    return corrected
+
+
+def _check_complete(info: VideoInfo) -> None:
+    """Raise `VideoError` if the frames end more than 10 % and 0.5 s before the header's duration."""
+    stated, reach = info.header_duration, info.reach
+    if stated is not None and stated - reach > max(0.1 * stated, 0.5):
+        raise VideoError(
+            info.name, f"truncated: the header states {stated:.2f} s, the frames end after {reach:.2f} s"
+        )
+
+
+class _Packet(NamedTuple):
+    """What is kept of a packet of the video stream; times in ticks."""
+
+    pts: int
+    dts: int | None
+    duration: int
+    is_keyframe: bool
+
+
+def _packet_end(packet: Any) -> float:
+    """Seconds from its stream's first time at which a packet ends; 0 where it carries no time."""
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0) - (packet.stream.start_time or 0)) * packet.time_base)
+
+
+def _stated_duration(container: Any, stream: Any) -> float | None:
+    """Seconds that the header states for the video stream, or else for the longest stream."""
+    if not container.format.name.startswith(TIMED_HEADER):
+        return None
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _end(pts: np.ndarray, last_duration: int, stream: Any, stated: float | None) -> float:
+    """Seconds at which the last frame ends, by the first of these that is known.
+
+    Its own duration, the usual spacing of frames, the frame rate; a single frame of a file that states its
+    duration lasts as long; else 1/25 s.
+    """
+    base = float(stream.time_base)
+    last = float(pts[-1]) * base
+    if last_duration or _spacing(pts):
+        return last + (last_duration or _spacing(pts)) * base
+    if stream.average_rate:
+        return last + 1 / float(stream.average_rate)
+    if stated is not None and stated > last:
+        return stated
+    return last + 0.04
+
+
+def _spacing(pts: np.ndarray) -> int:
+    """Median ticks between frames; 0 for a single frame."""
+    return int(np.median(np.diff(pts))) if len(pts) > 1 else 0
+
+
+def _reason(error: BaseException) -> str:
+    """FFmpeg's words for an error, without its number and the file's name."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,107 @@
+"""The frames of a run's videos: decoded once, kept in memory, parts cut out of the whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invert_rl.video.clip import Clip
+from invert_rl.video.load import load_clip
+from invert_rl.video.ref import VideoRef
+from invert_rl.video.sampling import frame_count, window_of
+from invert_rl.video.settings import TEMPORAL_PATCH, FrameSettings
+
+
+class FrameStore:
+    """Frames by reference: `clip` decodes a video the first time and remembers its frames.
+
+    A part of a video is a run of the whole video's frames wherever these are dense enough for the part's own
+    sampling rule (``fps``, ``min_frames``), so that it has their pixels, their even spacing and their true
+    times, as in the paper's code; a part too short for that, or of a video so long that ``max_frames`` thins
+    it out, is decoded by itself at the whole video's frame size. Clips are shared: treat their frames as
+    read-only. A store can be sent to worker processes; each then has a memory of its own.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        settings: FrameSettings,
+        memory_mb: float = 1024,
+        timeout: float | None = 60.0,
+    ) -> None:
+        """``root``: the video folder; ``memory_mb``: at most this many megabytes of frames stay in memory;
+        ``timeout``: seconds for reading and decoding one video."""
+        self.root = Path(root)
+        self.settings = settings
+        self.memory_bytes = int(memory_mb * 1e6)
+        self.timeout = timeout
+        self._clips: OrderedDict[VideoRef, Clip] = OrderedDict()
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def clip(self, ref: VideoRef) -> Clip:
+        """The frames of a video or a part of it; raises `VideoError` with the video's name and the reason."""
+        whole = self._get(VideoRef(ref.path), None)
+        start, end = window_of(ref, whole.end)
+        if start == whole.start and end == whole.end:
+            return whole
+        part = cut(whole, start, end, self.settings)
+        if part is not None:
+            return part
+        _, _, height, width = whole.frames.shape
+        return self._get(VideoRef(ref.path, start, end), (height, width))
+
+    def _get(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
+        """From memory, or else decoded and remembered."""
+        with self._lock:
+            if ref in self._clips:
+                self._clips.move_to_end(ref)
+                return self._clips[ref]
+        clip = load_clip(ref, self.settings, self.root, self.timeout, size)
+        with self._lock:
+            if ref not in self._clips and clip.frames.nbytes <= self.memory_bytes:
+                self._clips[ref] = clip
+                self._used += clip.frames.nbytes
+                while self._used > self.memory_bytes:
+                    _, oldest = self._clips.popitem(last=False)
+                    self._used -= oldest.frames.nbytes
+        return clip
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the memory and its lock, which stay in their process."""
+        state = dict(self.__dict__)
+        del state["_clips"], state["_used"], state["_lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._clips = OrderedDict()
+        self._used = 0
+        self._lock = threading.Lock()
+
+
+def cut(whole: Clip, start: float, end: float, settings: FrameSettings) -> Clip | None:
+    """The frames of a whole video that lie in ``[start, end)`` seconds, an even number of neighbours.
+
+    None where they are fewer than the sampling rule asks for a window of that length. The result's ``start``
+    and ``end`` are the seconds that its frames stand for, which keeps the spacing (`Clip.sampled_fps`) of the
+    whole video.
+    """
+    first, last = np.searchsorted(whole.timestamps, [start, end], side="left").tolist()
+    count = (last - first) // TEMPORAL_PATCH * TEMPORAL_PATCH
+    plenty = 1 << 30  # as if the source had frames enough; if it has not, decoding the part will tell
+    if count < frame_count(plenty, end - start, settings):
+        return None
+    step = 1 / whole.sampled_fps
+    return Clip(
+        frames=whole.frames[first : first + count],
+        timestamps=whole.timestamps[first : first + count],
+        start=whole.start + first * step,
+        end=whole.start + (first + count) * step,
+        path=whole.path,
+    )
