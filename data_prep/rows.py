@@ -73,8 +73,8 @@ def parse_row(record: Any, where: str) -> Row:
         start, end = (_seconds(value, f"{where}: window {list(window)}") for value in window)
         if not 0 <= start < end <= duration:
             raise DataError(
-                f"{where}: window [{start}, {end}] does not satisfy 0 <= start < end <= duration ({duration} s); "
-                "repair the row or clip it to the video with `invert-rl convert`"
+                f"{where}: window [{start}, {end}] does not satisfy 0 <= start < end <= duration ({duration} s);"
+                " repair the row or clip it to the video with `invert-rl convert`"
             )
         windows.append((start, end))
     meta = record.get("meta") or {}
@@ -144,8 +144,28 @@ def write_rows(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
     return count
 
 
+def write_parquet(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
+    """Write rows as parquet, atomically, with the columns of the JSONL; returns how many."""
+    import pyarrow
+    import pyarrow.parquet
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist([asdict(row) for row in rows])
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        pyarrow.parquet.write_table(table, temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return table.num_rows
+
+
 def split_windows(rows: Iterable[Row]) -> list[Row]:
-    """One row per window: ids get ``#0``, ``#1``, … where a query has several windows (paper, section 3.1)."""
+    """One row per window: ids get ``#0``, ``#1``, … if a query has several windows (paper, section 3.1)."""
     single = []
     for row in rows:
         if len(row.windows) == 1:
@@ -159,7 +179,12 @@ def split_windows(rows: Iterable[Row]) -> list[Row]:
 def check_video_name(name: str, where: str) -> None:
     """Refuse a video name that could leave the video folder or name a protocol; raises `DataError`."""
     parts = name.replace("\\", "/").split("/")
-    if "://" in name or name.startswith(("/", "\\", "~")) or ".." in parts or (len(name) > 1 and name[1] == ":"):
+    if (
+        "://" in name
+        or name.startswith(("/", "\\", "~"))
+        or ".." in parts
+        or (len(name) > 1 and name[1] == ":")
+    ):
         raise DataError(f"{where}: video name {name!r} must be a relative path inside the video folder")
     if "\x00" in name or "\n" in name:
         raise DataError(f"{where}: video name {name!r} holds a control character")

@@ -1,0 +1,1 @@
+"""From official annotation files to rows (grounding) or ActivityNet-style JSON (detection)."""

@@ -1,0 +1,228 @@
+"""``invert-rl convert``: one sub-command per data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from data_prep.convert import (
+    activitynet13,
+    activitynet_captions,
+    charades_sta,
+    clips,
+    epic_kitchens,
+    qvhighlights,
+    thumos14,
+)
+from data_prep.convert.detection import CLIP, SEGMENT_RULES, write_detection
+from data_prep.convert.grounding import VideoNames
+from data_prep.convert.ledger import Ledger
+from data_prep.errors import DataError
+from data_prep.files import atomic_write
+from data_prep.rows import Row, split_windows, write_parquet, write_rows
+from data_prep.verbs import annotate_verbs, without_verb
+
+TRAINING_SPLITS = ("train", "training")
+"""Splits whose multi-window queries become one row per window unless told otherwise."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One sub-command per data set, each with its own and the shared arguments."""
+    sets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
+    for module, text in (
+        (charades_sta, "Charades-STA (txt and the csv of durations)"),
+        (activitynet_captions, "ActivityNet Captions (JSON)"),
+        (qvhighlights, "QVHighlights (JSONL)"),
+        (clips, "a hand-made JSON list of {video, query, windows} with its videos"),
+    ):
+        grounding = sets.add_parser(
+            module.NAME, help=text, description=f"{text}, to rows (JSONL or parquet)."
+        )
+        _add_shared(grounding, split_required=True)
+        _add_grounding(grounding)
+        module.add_arguments(grounding)
+        if module is not clips:
+            _add_video_names(grounding)
+    for module, text in (
+        (thumos14, "THUMOS14 (JSON, csv or the folder of text files)"),
+        (activitynet13, "ActivityNet-1.3 (JSON)"),
+        (epic_kitchens, "EPIC-KITCHENS-100 (csv)"),
+    ):
+        detection = sets.add_parser(module.NAME, help=text, description=f"{text}, to ActivityNet-style JSON.")
+        _add_shared(detection, split_required=False)
+        detection.add_argument(
+            "--segments",
+            choices=SEGMENT_RULES,
+            default=CLIP,
+            help="clip: segments that stick out of the video are clipped, those outside or empty rejected; "
+            "keep: all stay as published, as published mAP counts them (default: %(default)s)",
+        )
+        module.add_arguments(detection)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert as the parsed arguments say; returns 0, or 1 after writing one error to stderr."""
+    try:
+        summary = convert(args)
+    except (DataError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n" if args.json else _as_text(summary))
+    return 0
+
+
+def convert(args: argparse.Namespace) -> dict[str, Any]:
+    """Read, write output, ``*.rejected.jsonl`` and ``*.summary.json``; returns the summary.
+
+    Raises `DataError` for malformed input and, with ``--strict``, for any repair or rejection; nothing is
+    written then. It is raised too when no entry can be used; only the rejected file is written then.
+    """
+    began = time.monotonic()
+    ledger = Ledger()
+    summary: dict[str, Any] = {"dataset": args.dataset, "split": args.split, "output": str(args.output)}
+    if args.dataset in (thumos14.NAME, activitynet13.NAME, epic_kitchens.NAME):
+        database = _read_detection(args, ledger)
+        _check(args, ledger)
+        write_detection(args.dataset, database, args.output)
+        summary |= {"videos": len(database)}
+    else:
+        rows = _read_grounding(args, ledger, summary)
+        write = write_parquet if args.format == "parquet" else write_rows
+        summary |= {"rows": write(rows, args.output), "videos": len({row.video for row in rows})}
+    rejected = _rejected_path(args.output)
+    ledger.write_rejected(rejected)
+    summary |= {
+        "rejected_file": str(rejected),
+        **ledger.summary(),
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    with atomic_write(args.output.with_suffix(".summary.json")) as out:
+        out.write(json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
+    return summary
+
+
+def _read_detection(args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
+    if args.dataset == thumos14.NAME:
+        return thumos14.convert(args, ledger)
+    if args.dataset == activitynet13.NAME:
+        return activitynet13.convert(args, ledger)
+    return epic_kitchens.convert(args, ledger)
+
+
+def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str, Any]) -> list[Row]:
+    """The rows, split by window and annotated with verbs as asked; adds to ``summary`` what these two did."""
+    if args.dataset == clips.NAME:
+        rows = clips.convert(args, ledger)
+    else:
+        video_name = VideoNames(args.video_pattern, args.videos)
+        if args.dataset == charades_sta.NAME:
+            rows = charades_sta.convert(args, ledger, video_name)
+        elif args.dataset == activitynet_captions.NAME:
+            rows = activitynet_captions.convert(args, ledger, video_name)
+        else:
+            rows = qvhighlights.convert(args, ledger, video_name)
+        if args.videos is not None:
+            summary["videos_without_file"] = list(video_name.missing)
+    _check(args, ledger)
+    split = args.split in TRAINING_SPLITS if args.split_windows is None else args.split_windows
+    if split:
+        rows = split_windows(rows)
+    if args.annotate == "verbs":
+        from rewards.verbs import load_pipeline
+
+        pipeline = load_pipeline()
+        rows = annotate_verbs(rows, pipeline)
+        summary["verb_pipeline"] = {"name": pipeline.name, "version": pipeline.version}
+        summary["rows_without_verb"] = [{"id": row.id, "query": row.query} for row in without_verb(rows)]
+    return rows
+
+
+def _check(args: argparse.Namespace, ledger: Ledger) -> None:
+    if args.strict:
+        ledger.require_clean()
+    if not ledger.accepted:
+        ledger.write_rejected(_rejected_path(args.output))
+        reasons = "; ".join(f"{tally.count} x {reason}" for reason, tally in ledger.reasons.items())
+        raise DataError(
+            f"{args.annotations}: no entry can be used ({reasons or 'there is none'}), see "
+            f"{_rejected_path(args.output)}"
+        )
+
+
+def _rejected_path(output: Path) -> Path:
+    return output.with_suffix(".rejected.jsonl")
+
+
+def _add_shared(parser: argparse.ArgumentParser, split_required: bool) -> None:
+    parser.add_argument(
+        "--annotations", type=Path, required=True, metavar="FILE", help="the official file, plain or .gz"
+    )
+    parser.add_argument(
+        "--split",
+        required=split_required,
+        help="name of the split, written into each row"
+        if split_required
+        else "only this subset of the file (default: all); the name of the subset where the file has none",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="where to write; beside it appear *.rejected.jsonl and *.summary.json",
+    )
+    parser.add_argument("--strict", action="store_true", help="any repair or rejection is an error")
+    parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+
+
+def _add_grounding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=("jsonl", "parquet"), default="jsonl", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--split-windows",
+        action=argparse.BooleanOptionalAction,
+        help="one row per window, ids …#0, …#1 (default: for --split train)",
+    )
+    parser.add_argument(
+        "--annotate", choices=("verbs",), help="add verb lemmas and the masked query to each row's meta"
+    )
+
+
+def _add_video_names(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        metavar="DIR",
+        help="look up each video's file in this folder, whatever its ending",
+    )
+    parser.add_argument(
+        "--video-pattern",
+        default="{video}.mp4",
+        help="path of a video inside the video folder, unless --videos finds it (default: %(default)s)",
+    )
+
+
+def _as_text(summary: dict[str, Any]) -> str:
+    written = f"{summary['rows']} rows" if "rows" in summary else f"{summary['accepted']} segments"
+    lines = [
+        f"{summary['dataset']} {summary['split'] or ''}: {summary['entries']} entries -> {written} "
+        f"of {summary['videos']} videos in {summary['output']} ({summary['seconds']:.1f} s)"
+    ]
+    for reason, count in summary["rejected"].items():
+        lines.append(f"  rejected {count:6d}  {reason}")
+    for title in ("repaired", "notes"):
+        for kind, tally in summary[title].items():
+            lines.append(f"  {title:8s} {tally['count']:6d}  {kind} (first: {tally['first'][0]})")
+    missing = summary.get("videos_without_file")
+    if missing:
+        lines.append(f"  WARNING: {len(missing)} videos have no file in the folder (first: {missing[0]})")
+    no_verb = summary.get("rows_without_verb")
+    if no_verb:
+        lines.append(f"  WARNING: {len(no_verb)} queries without a verb (first: {no_verb[0]['query']!r})")
+    lines.append(f"  rejected entries: {summary['rejected_file']}")
+    return "\n".join(lines) + "\n"

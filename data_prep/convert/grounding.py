@@ -1,0 +1,236 @@
+"""From one annotated query to a `Row`: the repairs and refusals that all grounding sets share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from data_prep.convert.ledger import Entry, Ledger
+from data_prep.errors import DataError
+from data_prep.rows import Row, Window, check_video_name
+
+LONG_QUERY_WORDS = 60
+"""A longer query is noted."""
+SHORT_QUERY_WORDS = 3
+"""A shorter query is noted."""
+SHORT_WINDOW_SECONDS = 1.0
+"""A shorter window is noted."""
+VIDEO_SUFFIXES = (
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
+"""Files of a video folder with another ending (subtitles, features) are not videos."""
+
+
+class RowBuilder:
+    """Makes the rows of one data set and split; each query ends as a row or in the ledger's rejected list."""
+
+    def __init__(
+        self, dataset: str, split: str, source: Path, ledger: Ledger, video_name: Callable[[str], str]
+    ) -> None:
+        self.dataset = dataset
+        self.split = split
+        self.source = source
+        self.ledger = ledger
+        self.video_name = video_name
+        self.rows: list[Row] = []
+        self._ids: dict[str, str] = {}
+        self._video_queries: set[tuple[str, str]] = set()
+
+    def add(
+        self,
+        entry: Entry,
+        key: str,
+        video: str,
+        duration: float | None,
+        query: Any,
+        windows: Any,
+        meta: dict[str, Any] | None = None,
+    ) -> None:
+        """Add one query as a row, repaired where that is safe, or reject it.
+
+        ``key`` makes the id (``dataset-split-key``), ``video`` is the data set's name of the video, times are
+        seconds. Raises `DataError` for a repeated id and for a video name that leaves the video folder.
+        """
+        check_video_name(video, entry.where)
+        identity = f"{self.dataset}-{self.split}-{key}"
+        if identity in self._ids:
+            raise DataError(f"{entry.where}: id {identity!r} is already used at {self._ids[identity]}")
+        self._ids[identity] = entry.where
+        if duration is None:
+            self.ledger.reject(entry, "no duration is known for the video", video)
+            return
+        if not is_seconds(duration) or duration <= 0:
+            self.ledger.reject(entry, "the duration is not a positive number", repr(duration))
+            return
+        # Files hold 89.71000000000001 beside an end of 89.71: the last digits are the computer's, not a time.
+        duration = round(float(duration), 6)
+        text = self._clean_query(entry, query)
+        if text is None:
+            return
+        repaired = self._clean_windows(entry, windows, duration)
+        if repaired is None:
+            return
+        row_meta = {"source": f"{self.source.name}:{entry.line}", **(meta or {})}
+        if tuple((float(start), float(end)) for start, end in windows) != repaired:
+            row_meta["annotated_windows"] = [[float(start), float(end)] for start, end in windows]
+        self._note(entry, video, text, repaired, duration)
+        self.ledger.accept(entry)
+        self.rows.append(
+            Row(
+                id=identity,
+                video=self.video_name(video),
+                duration=duration,
+                query=text,
+                windows=repaired,
+                dataset=self.dataset,
+                split=self.split,
+                meta=row_meta,
+            )
+        )
+
+    def _clean_query(self, entry: Entry, query: Any) -> str | None:
+        if not isinstance(query, str):
+            self.ledger.reject(entry, "the query is not text", repr(query))
+            return None
+        stripped = query.strip()
+        collapsed = " ".join(stripped.split())
+        if not collapsed:
+            self.ledger.reject(entry, "the query is empty")
+            return None
+        if stripped != query:
+            self.ledger.repair(entry, "spaces around the query removed")
+        if any(space in stripped for space in "\n\r\t\v\f"):
+            self.ledger.repair(entry, "line break or tab inside the query replaced by a space")
+        elif collapsed != stripped:
+            self.ledger.repair(entry, "repeated spaces inside the query reduced to one")
+        return collapsed
+
+    def _clean_windows(self, entry: Entry, windows: Any, duration: float) -> tuple[Window, ...] | None:
+        if not isinstance(windows, list | tuple):
+            self.ledger.reject(entry, "the windows are not a list", repr(windows))
+            return None
+        if not windows:
+            self.ledger.reject(entry, "negative query: no window")
+            return None
+        repaired = []
+        for window in windows:
+            problem = window_problem(window, duration)
+            if problem:
+                self.ledger.reject(entry, problem, f"{window} in a video of {duration} s")
+                return None
+            start, end = window
+            if start < 0:
+                self.ledger.repair(entry, "start before the video clipped to 0")
+            if end > duration:
+                self.ledger.repair(entry, "end after the video clipped to its duration")
+            repaired.append((max(0.0, float(start)), min(float(end), duration)))
+        return tuple(repaired)
+
+    def _note(
+        self, entry: Entry, video: str, query: str, windows: tuple[Window, ...], duration: float
+    ) -> None:
+        words = len(query.split())
+        kinds = {
+            "query with non-ASCII characters": not query.isascii(),
+            f"query of more than {LONG_QUERY_WORDS} words": words > LONG_QUERY_WORDS,
+            f"query of fewer than {SHORT_QUERY_WORDS} words": words < SHORT_QUERY_WORDS,
+            "same video and query as an earlier entry": (video, query) in self._video_queries,
+            "query with several windows": len(windows) > 1,
+            f"window shorter than {SHORT_WINDOW_SECONDS:g} s": any(
+                end - start < SHORT_WINDOW_SECONDS for start, end in windows
+            ),
+            "window covers the whole video": any(start <= 0 and end >= duration for start, end in windows),
+        }
+        for kind, true in kinds.items():
+            if true:
+                self.ledger.note(entry, kind)
+        self._video_queries.add((video, query))
+
+
+class VideoNames:
+    """Turns a data set's video name into a path relative to the video folder.
+
+    Without a folder the name goes through ``pattern`` (``{video}.mp4``). With one, the file of that stem is
+    looked up in it, whatever its extension; a video that is not there keeps the pattern's name and is listed
+    in ``missing``. Raises `DataError` for a pattern without ``{video}`` and for two files of one stem.
+    """
+
+    def __init__(self, pattern: str = "{video}.mp4", folder: str | Path | None = None) -> None:
+        if "{video}" not in pattern:
+            raise DataError(f"--video-pattern {pattern!r} must contain {{video}}, as in '{{video}}.mp4'")
+        check_video_name(pattern, "--video-pattern")
+        self.pattern = pattern
+        self.missing: dict[str, None] = {}
+        self._by_stem: dict[str, str] | None = None
+        if folder is not None:
+            self._by_stem = _files_by_stem(Path(folder))
+
+    def __call__(self, video: str) -> str:
+        """The relative path of ``video``."""
+        name = self.pattern.replace("{video}", video)
+        if self._by_stem is None:
+            return name
+        found = self._by_stem.get(video)
+        if found is None:
+            self.missing[video] = None
+            return name
+        return found
+
+
+def window_problem(window: Any, duration: float) -> str | None:
+    """Why ``window`` cannot be used in a video of ``duration`` seconds, even after clipping; None if it can.
+
+    A reversed window is refused, not swapped: of the four in Charades-STA the published corrections
+    (VSLNet's copy) are other times, never the same two in order.
+    """
+    if (
+        not isinstance(window, list | tuple)
+        or len(window) != 2
+        or not all(is_seconds(time) for time in window)
+    ):
+        return "a window is not [start, end] in seconds"
+    start, end = window
+    if start > end:
+        return "reversed window (end before start)"
+    if start == end:
+        return "empty window (start equals end)"
+    if start >= duration:
+        return "window starts after the end of the video"
+    if end <= 0:
+        return "window ends before the video starts"
+    return None
+
+
+def is_seconds(value: Any) -> bool:
+    """Whether ``value`` is a finite number (not a bool)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _files_by_stem(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such video folder")
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in VIDEO_SUFFIXES or path.name.startswith("."):
+            continue
+        name = path.relative_to(folder).as_posix()
+        if path.stem in found:
+            raise DataError(
+                f"{folder}: {found[path.stem]} and {name} are both called {path.stem}; remove one or pass "
+                "--video-pattern without --videos"
+            )
+        found[path.stem] = name
+    return found

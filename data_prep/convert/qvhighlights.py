@@ -1,0 +1,54 @@
+"""QVHighlights: JSONL of queries with one or more ``relevant_windows`` in a clip of up to 150 s."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data_prep.convert.grounding import RowBuilder, VideoNames
+from data_prep.convert.ledger import Entry, Ledger
+from data_prep.errors import DataError
+from data_prep.files import read_jsonl
+from data_prep.progress import progress
+from data_prep.rows import Row
+
+NAME = "qvhighlights"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """No arguments beyond those all grounding sets have: the file holds the durations."""
+
+
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+    """The rows that the parsed command line asks for."""
+    return read(args.annotations, args.split, ledger, video_name)
+
+
+def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+    """Rows of QVHighlights, one per query with all its windows, with id ``qvhighlights-SPLIT-QID``.
+
+    A query without the field ``relevant_windows`` (the test set without ground truth) is rejected. Clip ids
+    and saliency scores are not carried over. Raises `DataError` for a malformed line or a repeated qid.
+    """
+    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
+    for number, record in progress(read_jsonl(annotations), NAME):
+        where = f"{annotations}:{number}"
+        for field in ("qid", "query", "duration", "vid"):
+            if field not in record:
+                raise DataError(f"{where}: field {field!r} is missing; is it a QVHighlights file?")
+        if not isinstance(record["vid"], str):
+            raise DataError(f"{where}: field 'vid' must be text, found {record['vid']!r}")
+        entry = Entry(number, where, record)
+        if "relevant_windows" not in record:
+            ledger.reject(entry, "no ground truth: the query has no relevant_windows", str(record["qid"]))
+            continue
+        builder.add(
+            entry,
+            str(record["qid"]),
+            record["vid"],
+            record["duration"],
+            record["query"],
+            record["relevant_windows"],
+            {"qid": record["qid"]},
+        )
+    return builder.rows

@@ -1,0 +1,136 @@
+"""Reading annotation files of any origin with errors that help, and writing files all or not at all."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from data_prep.errors import DataError
+
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The whole text of a UTF-8 file, plain or gzip (told by its first bytes, not by its name).
+
+    A byte-order mark is dropped and line ends become ``\\n``. Raises `DataError` for a missing or empty file,
+    a folder, a damaged gzip stream or another encoding.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: is a folder, expected an annotation file") from error
+    if data.startswith(GZIP_MAGIC):
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
+    if not data.strip():
+        raise DataError(f"{path}: the file is empty")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}:{line}: not UTF-8 text ({error.reason} at byte {error.start}); save the file as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
+    """The non-blank lines of a text file as ``(line number from 1, line)``; raises as `read_text`."""
+    lines = enumerate(read_text(path).split("\n"), start=1)
+    return [(number, line) for number, line in lines if line.strip()]
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """One JSON document; raises `DataError` where it is malformed, cut off, or holds one key twice."""
+    return _decode_json(read_text(path), str(path), first_line=1)
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
+    """JSON objects, one per line, as ``(line number from 1, object)``; raises `DataError` naming the line."""
+    records = []
+    for number, line in read_lines(path):
+        record = _decode_json(line, str(path), first_line=number)
+        if not isinstance(record, dict):
+            raise DataError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
+        records.append((number, record))
+    return records
+
+
+def read_csv(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV with a header as ``(last line of the row, {column: text})``.
+
+    Raises `DataError` if one of ``columns`` is not in the header or a row has more or fewer fields than it.
+    """
+    reader = csv.reader(io.StringIO(read_text(path)), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    try:
+        header = next(reader)
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise DataError(
+                f"{path}:1: column{'s' * (len(missing) > 1)} {', '.join(missing)} not found; "
+                f"the header is {', '.join(header)}"
+            )
+        for fields in reader:
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                raise DataError(
+                    f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}"
+                )
+            rows.append((reader.line_num, dict(zip(header, fields, strict=True))))
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: malformed CSV ({error})") from error
+    return rows
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
+    """A UTF-8 text file that appears under ``path`` only when the block ends without an exception."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            yield out
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _decode_json(text: str, path: str, first_line: int) -> Any:
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise DataError(
+                f"{path}: key {twice!r} occurs twice in one JSON object; keep one of the two entries"
+            )
+        return record
+
+    try:
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        cut = "; the file seems cut off" if error.pos >= len(text.rstrip()) - 1 else ""
+        raise DataError(f"{path}:{line}: not valid JSON ({error.msg}, column {error.colno}){cut}") from error
+    except RecursionError as error:
+        raise DataError(f"{path}:{first_line}: JSON nested too deeply") from error

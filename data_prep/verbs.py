@@ -1,0 +1,55 @@
+"""Verbs and masked queries ahead of time, by the reward library's own pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from data_prep.progress import progress
+from data_prep.rows import Row
+
+BATCH = 512
+"""Queries per call of the pipeline."""
+
+
+class VerbPipeline(Protocol):
+    """What `rewards.verbs.load_pipeline` returns."""
+
+    @property
+    def name(self) -> str:
+        """The pipeline's name."""
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+
+    def mask(self, texts: list[str]) -> list[tuple[str, list[str]]]:
+        """For each text, the text with its verbs masked and their lemmas."""
+
+
+def annotate_verbs(rows: Sequence[Row], pipeline: VerbPipeline) -> list[Row]:
+    """The rows with ``verbs``, ``masked_query`` and ``verb_pipeline`` (name and version) in ``meta``.
+
+    ``verbs`` are the lemmas of the query's verbs, an empty list where it has none; ``masked_query`` is the
+    query of VC (paper, section 2.2). Rows annotated by the same pipeline already are kept as they are.
+    """
+    identity = f"{pipeline.name} {pipeline.version}"
+    queries = list(dict.fromkeys(row.query for row in rows if row.meta.get("verb_pipeline") != identity))
+    answers: dict[str, tuple[str, list[str]]] = {}
+    batches = [queries[first : first + BATCH] for first in range(0, len(queries), BATCH)]
+    for batch in progress(batches, "verbs"):
+        answers.update(zip(batch, pipeline.mask(batch), strict=True))
+    annotated = []
+    for row in rows:
+        if row.meta.get("verb_pipeline") != identity:
+            masked, verbs = answers[row.query]
+            fields = {"verbs": list(verbs), "masked_query": masked, "verb_pipeline": identity}
+            row = replace(row, meta={**row.meta, **fields})
+        annotated.append(row)
+    return annotated
+
+
+def without_verb(rows: Sequence[Row]) -> list[Row]:
+    """Annotated rows whose query has no verb: the inverted tasks cannot use them."""
+    return [row for row in rows if not row.meta["verbs"]]
