@@ -24,7 +24,7 @@ from invert_rl.toy.scene import DURATION, Scene, draw_scene
 from invert_rl.toy.world import FPS, render
 
 SPLITS = ("train", "validation", "test")
-VERSION = 2
+VERSION = 3
 """Raised whenever the same seed would give other clips or rows, so that old folders are not taken for new."""
 STAMP = "world.json"
 CRF = 16

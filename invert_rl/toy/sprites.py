@@ -105,7 +105,7 @@ def _draw_actor(pen: _Pen, pose: Pose, colour: Colour) -> None:
     pen.box(x - half, hip - 15, x + half, hip + 1, colour if front else BACK)
     pen.circle(x, hip - 20, 5, SKIN if front else LEGS)
     if front:
-        eye = x + forward * 2.5 + 5 * math.sin(angle)
+        eye = x + forward * 2.5 * math.cos(angle) + 4 * math.sin(angle)
         pen.box(eye - 1, hip - 22, eye + 1, hip - 19.5, LEGS)
     _draw_arm(pen, x, shoulder, forward, pose.hand if pose.hand is not None else (0.0, -11.0), colour)
 

@@ -84,7 +84,8 @@ def _acting(scene: Scene, event: Event, time: float) -> Pose:
         return _place(scene, state, replace(pose, stride=math.sin(2 * math.pi * ahead)), crossing=done)
     if verb == "jump":
         height = 9.0 * math.sin(math.pi * phase)
-        return _place(scene, state, replace(pose, lift=height, hand=(-6.0, 8.0), other_hand=(6.0, 8.0)))
+        raised = 8.0 - 4.0 * math.sin(2 * math.pi * phase)  # tells rising from falling
+        return _place(scene, state, replace(pose, lift=height, hand=(-6.0, raised), other_hand=(6.0, raised)))
     if verb == "wave":
         return _place(scene, state, replace(pose, hand=(3.0 + 7.0 * math.sin(2 * math.pi * phase), 12.0)))
     if verb == "spin":
