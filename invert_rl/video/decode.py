@@ -34,8 +34,10 @@ TIMED_HEADER = ("mov", "matroska", "avi", "flv", "asf")
 """Containers whose duration is stated in the header; for others FFmpeg guesses it."""
 LEAST_DECODED = 0.75
 """Share of the packets that must give a frame; VP8 has some that are never shown."""
-PTS_UNRELIABLE = {"avi"}
-"""Containers without presentation times: they are guessed from the order of decoding; do not seek by them."""
+PTS_GUESSED = {"avi"}
+"""Containers without presentation times, which FFmpeg guesses from the order of decoding. With B frames they
+are in disorder and start late by the decoder's delay: take the frames in the order they come out, the first
+at the stream's start, and do not seek by time."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class VideoInfo:
     time_base: Fraction
     """Seconds per tick."""
     offset: int
-    """Ticks at which the video's time 0 lies (0 but for broadcast streams)."""
+    """Ticks at which the video's time 0 lies (0 but for broadcast streams and AVI)."""
     duration: float
     """Seconds from time 0 to the end of the last frame."""
     header_duration: float | None
@@ -109,14 +111,15 @@ def open_video(path: str | os.PathLike[str], name: str | None = None) -> Iterato
     """
     name = str(path) if name is None else name
     try:
-        # Non-blocking: opening a FIFO would wait for its writer.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+        file = open(path, "rb", buffering=0, opener=_open_at_once)  # noqa: SIM115 (closed below)
     except FileNotFoundError as error:
         raise VideoError(name, "no such file") from error
+    except IsADirectoryError as error:
+        raise VideoError(name, "not a regular file") from error
     except OSError as error:
         raise VideoError(name, f"cannot be opened ({error.strerror})") from error
-    with os.fdopen(handle, "rb", buffering=0) as file:
-        status = os.fstat(handle)
+    with file:
+        status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise VideoError(name, "not a regular file")
         if status.st_size == 0:
@@ -130,6 +133,11 @@ def open_video(path: str | os.PathLike[str], name: str | None = None) -> Iterato
             if stream is None:
                 raise VideoError(name, "no video stream")
             yield container, stream
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a FIFO would otherwise wait for its writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def probe(path: str | os.PathLike[str], timeout: float | None = 60.0, name: str | None = None) -> VideoInfo:
@@ -165,9 +173,7 @@ def probe(path: str | os.PathLike[str], timeout: float | None = 60.0, name: str 
         packets.sort(key=lambda packet: packet.pts)
         ordered = np.array([packet.pts for packet in packets], dtype=np.int64)
         stated = _stated_duration(container, stream)
-        offset = 0
-        if container.format.name in RELATIVE_CLOCK and container.start_time:
-            offset = round(Fraction(container.start_time, av.time_base) / stream.time_base)
+        offset = _time_zero(container, stream, packets[0].pts)
         end = _end(ordered, packets[-1].duration, stream, stated)
         reach = end - float((stream.start_time or 0) * stream.time_base)
         info = VideoInfo(
@@ -207,7 +213,7 @@ def decode_at(
     wanted = sorted(set(indices))
     deadline = Deadline(info.name, timeout)
     if not to_end:
-        begin = 0 if info.container in PTS_UNRELIABLE else _seek_index(info, wanted[0])
+        begin = 0 if info.container in PTS_GUESSED else _seek_index(info, wanted[0])
         pictures, pts, _ = _decode(path, info, wanted, begin, convert, to_end, deadline)
         if pts == info.pts[begin : wanted[-1] + 1].tolist():
             return pictures, info
@@ -289,6 +295,15 @@ def _check_complete(info: VideoInfo) -> None:
         )
 
 
+def _time_zero(container: Any, stream: Any, first_pts: int) -> int:
+    """Ticks at which the video's time 0 lies; ``first_pts`` is the first frame's."""
+    if container.format.name in RELATIVE_CLOCK and container.start_time:
+        return round(Fraction(container.start_time, av.time_base) / stream.time_base)
+    if container.format.name in PTS_GUESSED:
+        return first_pts - (stream.start_time or 0)
+    return 0
+
+
 class _Packet(NamedTuple):
     """What is kept of a packet of the video stream; times in ticks."""
 
@@ -309,6 +324,9 @@ def _stated_duration(container: Any, stream: Any) -> float | None:
     """Seconds that the header states for the video stream, or else for the longest stream."""
     if not container.format.name.startswith(TIMED_HEADER):
         return None
+    if container.format.name == "avi" and stream.average_rate:
+        # FFmpeg shortens the duration of a cut file to what is left, but not the number of frames.
+        return stream.frames / float(stream.average_rate) or None
     if stream.duration:
         return float(stream.duration * stream.time_base)
     return container.duration / av.time_base if container.duration else None

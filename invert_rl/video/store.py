@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -86,22 +87,21 @@ class FrameStore:
 
 
 def cut(whole: Clip, start: float, end: float, settings: FrameSettings) -> Clip | None:
-    """The frames of a whole video that lie in ``[start, end)`` seconds, an even number of neighbours.
+    """The frames of a whole video that were taken for times in ``[start, end)`` seconds, an even number.
 
-    None where they are fewer than the sampling rule asks for a window of that length. The result's ``start``
-    and ``end`` are the seconds that its frames stand for, which keeps the spacing (`Clip.sampled_fps`) of the
-    whole video.
+    None where they are fewer than the sampling rule asks for a window of that length, or where the video has
+    no frame near one of those times. The result's ``start`` and ``end`` are the seconds that its frames stand
+    for, which keeps the even spacing (`Clip.sampled_fps`) of the whole video.
     """
-    first, last = np.searchsorted(whole.timestamps, [start, end], side="left").tolist()
-    count = (last - first) // TEMPORAL_PATCH * TEMPORAL_PATCH
-    plenty = 1 << 30  # as if the source had frames enough; if it has not, decoding the part will tell
-    if count < frame_count(plenty, end - start, settings):
-        return None
     step = 1 / whole.sampled_fps
+    first, last = (math.ceil((time - whole.start) / step - 1e-6) for time in (start, end))
+    last -= (last - first) % TEMPORAL_PATCH
+    plenty = 1 << 30  # as if the source had frames enough; if it has not, decoding the part will tell
+    if last - first < frame_count(plenty, end - start, settings):
+        return None
+    times = whole.timestamps[first:last]
+    if np.abs(times - (whole.start + np.arange(first, last) * step)).max() > step / 2:
+        return None
     return Clip(
-        frames=whole.frames[first : first + count],
-        timestamps=whole.timestamps[first : first + count],
-        start=whole.start + first * step,
-        end=whole.start + (first + count) * step,
-        path=whole.path,
+        whole.frames[first:last], times, whole.start + first * step, whole.start + last * step, whole.path
     )
