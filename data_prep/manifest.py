@@ -77,7 +77,7 @@ def append_record(manifest: IO[str], record: VideoRecord) -> None:
 def duration_mismatches(
     rows: Iterable[Row], manifest: Mapping[str, VideoRecord], tolerance: float = DURATION_TOLERANCE
 ) -> list[DurationMismatch]:
-    """Videos whose duration in the rows is more than ``tolerance`` seconds off the decoded one, in row order."""
+    """Videos whose duration in the rows is over ``tolerance`` seconds off the decoded one, in row order."""
     found: dict[tuple[str, float], DurationMismatch] = {}
     for row in rows:
         record = manifest.get(row.video)

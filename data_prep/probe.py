@@ -67,8 +67,9 @@ def probe(folder: str | os.PathLike[str], video: str) -> VideoRecord:
         return VideoRecord(video, UNREADABLE, f"{path}: {error.strerror}")
     if not stat.S_ISREG(info.st_mode):
         return VideoRecord(video, NOT_A_FILE, f"{path} is {_kind_of(info.st_mode)}, not a regular file")
+    facts: dict[str, Any] = {}
     if info.st_size == 0:
-        status, reason, facts = EMPTY, "the file has 0 bytes", {}
+        status, reason = EMPTY, "the file has 0 bytes"
     else:
         status, reason, facts = _decode(path)
     return VideoRecord(video, status, reason, bytes=info.st_size, mtime=info.st_mtime_ns, **facts)

@@ -73,8 +73,8 @@ def parse_row(record: Any, where: str) -> Row:
         start, end = (_seconds(value, f"{where}: window {list(window)}") for value in window)
         if not 0 <= start < end <= duration:
             raise DataError(
-                f"{where}: window [{start}, {end}] does not satisfy 0 <= start < end <= duration ({duration} s);"
-                " repair the row or clip it to the video with `invert-rl convert`"
+                f"{where}: window [{start}, {end}] does not satisfy 0 <= start < end <= duration "
+                f"({duration} s); repair the row or clip it to the video with `invert-rl convert`"
             )
         windows.append((start, end))
     meta = record.get("meta") or {}
@@ -93,12 +93,14 @@ def parse_row(record: Any, where: str) -> Row:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
-    """Read a JSONL file of rows.
+    """Read a JSONL file of rows, or the parquet file of `write_parquet` if the name ends so.
 
     Raises `DataError` naming file and line for malformed JSON, a bad field, a window outside the video, a
     repeated id, or a file without any row.
     """
     path = Path(path)
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
     rows: list[Row] = []
     line_of_id: dict[str, int] = {}
     try:
@@ -188,6 +190,29 @@ def check_video_name(name: str, where: str) -> None:
         raise DataError(f"{where}: video name {name!r} must be a relative path inside the video folder")
     if "\x00" in name or "\n" in name:
         raise DataError(f"{where}: video name {name!r} holds a control character")
+
+
+def _read_parquet(path: Path) -> list[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        records = pyarrow.parquet.read_table(path).to_pylist()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: not a parquet file ({error})") from error
+    rows: dict[str, Row] = {}
+    for number, record in enumerate(records, start=1):
+        # A column holds every field that some row's meta has; where a row does not have it, it is null.
+        meta = {name: value for name, value in (record.get("meta") or {}).items() if value is not None}
+        row = parse_row({**record, "meta": meta}, f"{path}: row {number}")
+        if row.id in rows:
+            raise DataError(f"{path}: row {number}: id {row.id!r} is already used")
+        rows[row.id] = row
+    if not rows:
+        raise DataError(f"{path}: holds no rows")
+    return list(rows.values())
 
 
 def _seconds(value: Any, where: str) -> float:

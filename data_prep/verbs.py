@@ -4,35 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from data_prep.progress import progress
 from data_prep.rows import Row
+from rewards.pipelines import VerbPipeline
 
 BATCH = 512
 """Queries per call of the pipeline."""
-
-
-class VerbPipeline(Protocol):
-    """What `rewards.verbs.load_pipeline` returns."""
-
-    @property
-    def name(self) -> str:
-        """The pipeline's name."""
-
-    @property
-    def version(self) -> str:
-        """Its version."""
-
-    def mask(self, texts: list[str]) -> list[tuple[str, list[str]]]:
-        """For each text, the text with its verbs masked and their lemmas."""
 
 
 def annotate_verbs(rows: Sequence[Row], pipeline: VerbPipeline) -> list[Row]:
     """The rows with ``verbs``, ``masked_query`` and ``verb_pipeline`` (name and version) in ``meta``.
 
     ``verbs`` are the lemmas of the query's verbs, an empty list where it has none; ``masked_query`` is the
-    query of VC (paper, section 2.2). Rows annotated by the same pipeline already are kept as they are.
+    query of VC (paper, section 2.2). `rewards.pipelines.load_pipeline` gives the pipeline. Rows that the same
+    pipeline has annotated already are kept as they are.
     """
     identity = f"{pipeline.name} {pipeline.version}"
     queries = list(dict.fromkeys(row.query for row in rows if row.meta.get("verb_pipeline") != identity))

@@ -25,6 +25,8 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.rows import Row, split_windows, write_parquet, write_rows
 from data_prep.verbs import annotate_verbs, without_verb
+from rewards.errors import RewardError
+from rewards.pipelines import load_pipeline
 
 TRAINING_SPLITS = ("train", "training")
 """Splits whose multi-window queries become one row per window unless told otherwise."""
@@ -68,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert as the parsed arguments say; returns 0, or 1 after writing one error to stderr."""
     try:
         summary = convert(args)
-    except (DataError, OSError) as error:
+    except (DataError, RewardError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     sys.stdout.write(json.dumps(summary, ensure_ascii=False) + "\n" if args.json else _as_text(summary))
@@ -77,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 def convert(args: argparse.Namespace) -> dict[str, Any]:
     """Read, write output, ``*.rejected.jsonl`` and ``*.summary.json``; returns the summary.
+
+    With ``--annotate verbs`` the rows whose query has no verb are listed in ``*.no_verb.jsonl`` too.
 
     Raises `DataError` for malformed input and, with ``--strict``, for any repair or rejection; nothing is
     written then. It is raised too when no entry can be used; only the rejected file is written then.
@@ -132,12 +136,13 @@ def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str,
     if split:
         rows = split_windows(rows)
     if args.annotate == "verbs":
-        from rewards.verbs import load_pipeline
-
         pipeline = load_pipeline()
         rows = annotate_verbs(rows, pipeline)
+        listed = without_verb(rows)
+        path = args.output.with_suffix(".no_verb.jsonl")
+        write_rows(listed, path)
         summary["verb_pipeline"] = {"name": pipeline.name, "version": pipeline.version}
-        summary["rows_without_verb"] = [{"id": row.id, "query": row.query} for row in without_verb(rows)]
+        summary["rows_without_verb"] = {"count": len(listed), "file": str(path)}
     return rows
 
 
@@ -222,7 +227,7 @@ def _as_text(summary: dict[str, Any]) -> str:
     if missing:
         lines.append(f"  WARNING: {len(missing)} videos have no file in the folder (first: {missing[0]})")
     no_verb = summary.get("rows_without_verb")
-    if no_verb:
-        lines.append(f"  WARNING: {len(no_verb)} queries without a verb (first: {no_verb[0]['query']!r})")
+    if no_verb and no_verb["count"]:
+        lines.append(f"  WARNING: {no_verb['count']} rows have a query without a verb: {no_verb['file']}")
     lines.append(f"  rejected entries: {summary['rejected_file']}")
     return "\n".join(lines) + "\n"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert.grounding import SHORT_WINDOW_SECONDS, is_seconds, window_problem
+from data_prep.convert.grounding import is_seconds, window_problem
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
@@ -16,6 +16,9 @@ CLIP = "clip"
 KEEP = "keep"
 SEGMENT_RULES = (CLIP, KEEP)
 """What happens to a segment that leaves its video or is empty: repaired or refused, or kept as published."""
+
+SHORT_SEGMENT_SECONDS = 0.5
+"""A shorter segment is noted."""
 
 
 class DetectionBuilder:
@@ -43,7 +46,7 @@ class DetectionBuilder:
             raise DataError(f"{where}: video {video!r} occurs twice")
         if not is_seconds(duration) or duration <= 0:
             raise DataError(
-                f"{where}: duration {duration!r} of {video!r} is not a number of seconds above 0; pass --durations"
+                f"{where}: duration {duration!r} of {video!r} is not a positive time; pass --durations"
             )
         self.database[video] = {"subset": subset, "duration": float(duration), **fields, "annotations": []}
 
@@ -74,8 +77,8 @@ class DetectionBuilder:
             self.ledger.note(entry, "kept as published: segment sticks out of the video")
         if (video, label, start, end) in self._seen:
             self.ledger.note(entry, "same video, label and segment as an earlier entry")
-        if 0 < end - start < SHORT_WINDOW_SECONDS:
-            self.ledger.note(entry, f"segment shorter than {SHORT_WINDOW_SECONDS:g} s")
+        if 0 < end - start < SHORT_SEGMENT_SECONDS:
+            self.ledger.note(entry, f"segment shorter than {SHORT_SEGMENT_SECONDS:g} s")
         self._seen.add((video, label, start, end))
         self.ledger.accept(entry)
         self.database[video]["annotations"].append({"segment": [start, end], "label": label, **fields})

@@ -17,6 +17,8 @@ SHORT_QUERY_WORDS = 3
 """A shorter query is noted."""
 SHORT_WINDOW_SECONDS = 1.0
 """A shorter window is noted."""
+WHOLE_VIDEO_SECONDS = 0.1
+"""A window that leaves out less than this at either end is noted."""
 VIDEO_SUFFIXES = (
     ".3gp",
     ".avi",
@@ -152,7 +154,10 @@ class RowBuilder:
             f"window shorter than {SHORT_WINDOW_SECONDS:g} s": any(
                 end - start < SHORT_WINDOW_SECONDS for start, end in windows
             ),
-            "window covers the whole video": any(start <= 0 and end >= duration for start, end in windows),
+            "window covers the whole video": any(
+                start <= WHOLE_VIDEO_SECONDS and end >= duration - WHOLE_VIDEO_SECONDS
+                for start, end in windows
+            ),
         }
         for kind, true in kinds.items():
             if true:
