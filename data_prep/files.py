@@ -130,7 +130,8 @@ def _decode_json(text: str, path: str, first_line: int) -> Any:
         return json.loads(text, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
-        cut = "; the file seems cut off" if error.pos >= len(text.rstrip()) - 1 else ""
+        at_end = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
+        cut = "; the file seems cut off, fetch it again" if at_end else ""
         raise DataError(f"{path}:{line}: not valid JSON ({error.msg}, column {error.colno}){cut}") from error
     except RecursionError as error:
         raise DataError(f"{path}:{first_line}: JSON nested too deeply") from error

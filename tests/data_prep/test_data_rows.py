@@ -1,0 +1,99 @@
+"""Rows: what is refused on reading, splitting by window, and the way through parquet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import DataError
+from data_prep.rows import Row, check_video_name, read_rows, split_windows, write_parquet, write_rows
+
+GOOD = {
+    "id": "a",
+    "video": "v.mp4",
+    "duration": 10,
+    "query": "q",
+    "windows": [[1, 2], [3, 10]],
+    "meta": {"k": 1},
+}
+
+
+def write(path: Path, *records: object) -> Path:
+    path.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    return path
+
+
+def test_rows_survive_both_formats(tmp_path: Path) -> None:
+    rows = [
+        Row(
+            "a", "v.mp4", 10.0, "naïve query", ((1.0, 2.0), (3.0, 10.0)), "d", "s", {"verbs": ["run"], "n": 3}
+        ),
+        Row("b", "w.mp4", 5.0, "query", ((0.0, 5.0),), "d", "s", {"annotated_windows": [[0.0, 6.0]]}),
+    ]
+    assert write_rows(rows, tmp_path / "rows.jsonl") == write_parquet(rows, tmp_path / "rows.parquet") == 2
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    assert read_rows(tmp_path / "rows.parquet") == rows
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "rows.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"windows": []}, "non-empty list"),
+        ({"windows": [[1, 1]]}, "0 <= start < end <= duration"),
+        ({"windows": [[5, 4]]}, "0 <= start < end <= duration"),
+        ({"windows": [[-1, 4]]}, "0 <= start < end <= duration"),
+        ({"windows": [[1, 10.01]]}, "0 <= start < end <= duration"),
+        ({"windows": [[1, 2, 3]]}, r"is not \[start, end\]"),
+        ({"windows": [[1, "2"]]}, "not a finite number"),
+        ({"duration": 0}, "duration must be positive"),
+        ({"duration": float("nan")}, "not a finite number"),
+        ({"duration": True}, "not a finite number"),
+        ({"query": " "}, "'query' must be a non-empty string"),
+        ({"video": "../v.mp4"}, "inside the video folder"),
+        ({"meta": [1]}, "'meta' must be an object"),
+    ],
+)
+def test_bad_fields_are_refused_with_line_and_reason(tmp_path: Path, change: dict, message: str) -> None:
+    path = write(tmp_path / "rows.jsonl", GOOD, {**GOOD, "id": "b", **change})
+    with pytest.raises(DataError, match=f"rows.jsonl:2.*{message}"):
+        read_rows(path)
+
+
+def test_repeated_ids_cut_lines_and_empty_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rows.jsonl:2: id 'a' is already used in line 1"):
+        read_rows(write(tmp_path / "rows.jsonl", GOOD, GOOD))
+    path = tmp_path / "cut.jsonl"
+    path.write_text(json.dumps(GOOD)[:-5], encoding="utf-8")
+    with pytest.raises(DataError, match="cut.jsonl:1: not valid JSON"):
+        read_rows(path)
+    path.write_text("\n")
+    with pytest.raises(DataError, match="holds no rows"):
+        read_rows(path)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match="not a parquet file"):
+        read_rows(tmp_path / "x.parquet")
+
+
+def test_split_windows_numbers_the_parts(tmp_path: Path) -> None:
+    (row,) = read_rows(write(tmp_path / "rows.jsonl", GOOD))
+    parts = split_windows([row])
+    assert [(part.id, part.window) for part in parts] == [("a#0", (1.0, 2.0)), ("a#1", (3.0, 10.0))]
+    assert split_windows(parts) == parts
+    with pytest.raises(DataError, match="2 windows"):
+        _ = row.window
+
+
+@pytest.mark.parametrize(
+    "name", ["../a", "a/../b", "/a", "~/a", "\\a", "a\\..\\b", "http://a", "C:a", "a\x00b", "a\nb"]
+)
+def test_video_names_that_leave_the_folder(name: str) -> None:
+    with pytest.raises(DataError):
+        check_video_name(name, "here")
+
+
+@pytest.mark.parametrize("name", ["v_--1DO2V4K74.mp4", "a..b.mp4", "part/a.mp4", ".hidden/a.mp4"])
+def test_video_names_inside_the_folder(name: str) -> None:
+    check_video_name(name, "here")
