@@ -23,8 +23,8 @@ class EncodedPrompt:
     """Patches of the video, shape ``(t * h * w, channels * temporal_patch * patch * patch)``."""
     video_grid_thw: torch.Tensor
     """Patch grid, shape ``(videos, 3)``: one row, as every prompt here has one video."""
-    second_per_grid_ts: torch.Tensor
-    """Seconds between frame groups, shape ``(videos,)``."""
+    second_per_grid_ts: torch.Tensor | None
+    """Seconds between frame groups, shape ``(videos,)``; None for Qwen3-VL, which writes times into the text."""
 
 
 class PromptEncoder:
@@ -62,7 +62,9 @@ class PromptEncoder:
             mm_token_type_ids=inputs["mm_token_type_ids"][0].tolist(),
             pixel_values_videos=inputs["pixel_values_videos"],
             video_grid_thw=grid,
-            second_per_grid_ts=torch.tensor([clip.second_per_grid(self.temporal_patch_size)], dtype=torch.float32),
+            second_per_grid_ts=torch.tensor([clip.second_per_grid(self.temporal_patch_size)])
+            if "second_per_grid_ts" in inputs
+            else None,
         )
 
 
@@ -83,5 +85,7 @@ def batch_inputs(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[st
 
 def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
     """The video tensors of several prompts, one after the other, as the models take them."""
-    names = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts")
+    names = ["pixel_values_videos", "video_grid_thw"]
+    if prompts[0].second_per_grid_ts is not None:
+        names.append("second_per_grid_ts")
     return {name: torch.cat([getattr(prompt, name) for prompt in prompts]) for name in names}

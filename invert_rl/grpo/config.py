@@ -62,6 +62,10 @@ class InvertGRPOConfig(GRPOConfig):
         default=True,
         metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},
     )
+    share_prompts: bool = field(
+        default=True,
+        metadata={"help": "Forward each prompt once for all of its completions when scoring; false: G times, as TRL."},
+    )
     prompts_logged: int = field(default=0, metadata={"help": "Sample completions printed at each logging step."})
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ fails when TRL changes one of them.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import gather_object
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import GRPOTrainer
@@ -25,9 +26,10 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
 from invert_rl.grpo.config import InvertGRPOConfig
-from invert_rl.grpo.resume import load_weights
+from invert_rl.resume import load_weights
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.grpo.scoring import assert_video_is_seen, token_types
+from invert_rl.grpo.shared_prompt import add_shared_prompts, share_prompts
 from invert_rl.models import never_sampled_ids
 from invert_rl.positions import use_trained_positions
 from invert_rl.schedule import TaskSampler, replacement
@@ -37,6 +39,8 @@ from invert_rl.video.errors import VideoError
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
 from rewards.answers import completion_text, extract_answer, parse_span
+
+logger = logging.getLogger(__name__)
 
 PROMPTS = "encoded_prompts"
 """Key of the batch under which each sample's `EncodedPrompt` travels; samples of a group share one object."""
@@ -90,6 +94,16 @@ class InvertGRPOTrainer(GRPOTrainer):
         self.quarantine = quarantine or Quarantine()
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
+        self.shares_prompts = args.share_prompts and not args.gradient_checkpointing
+        if self.shares_prompts:
+            add_shared_prompts(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
+            if self.ref_model is not None:
+                add_shared_prompts(self.accelerator.unwrap_model(self.ref_model))
+        elif args.share_prompts:
+            logger.warning(
+                "gradient_checkpointing switches the cache off that share_prompts needs: each prompt is forwarded once "
+                "for each of its completions; set gradient_checkpointing: false if memory allows"
+            )
         self._prompts: list[EncodedPrompt] | None = None
         self._prompt_index: list[int] = []
         self._video_checked = False
@@ -115,27 +129,24 @@ class InvertGRPOTrainer(GRPOTrainer):
         """
         encoded: dict[tuple[str, int], EncodedPrompt] = {}
         failed: set[tuple[str, int]] = set()
-        inputs = list(inputs)
         for attempt in range(MAX_REPLACEMENTS):
-            broken: list[tuple[str, int, str, str]] = []
-            for task, row_index in dict.fromkeys((item["draw"].task, item["draw"].row) for item in inputs):
-                key = (task, row_index)
-                if key in encoded or key in failed:
+            broken: list[tuple[str, int, VideoError]] = []
+            for item in inputs:
+                task, row, *_ = item["draw"]
+                if (task, row) in encoded or (task, row) in failed:
                     continue
-                row = self.train_dataset.rows[row_index]
                 try:
-                    encoded[key] = self._encode(row, next(i for i in inputs if i["draw"][:2] == key)["prompt"])
+                    encoded[task, row] = self._encode(task, self.train_dataset.rows[row], item["prompt"])
                 except VideoError as error:
-                    broken.append((task, row_index, row.video, error.reason))
-                except PromptTooLongError as error:
-                    broken.append((task, row_index, f"row {row.id}", str(error)))
+                    failed.add((task, row))
+                    broken.append((task, row, error))
             everywhere = gather_object(broken)
             if not everywhere:
                 self._metrics["train"]["data/replaced"].append(float(len(failed)))
                 return inputs, [encoded[item["draw"].task, item["draw"].row] for item in inputs]
-            for task, row_index, name, reason in everywhere:
-                failed.add((task, row_index))
-                self.quarantine.add(name, reason)
+            for task, row, error in everywhere:
+                failed.add((task, row))
+                self.quarantine.add(error)
             inputs = [self._replace(item, attempt) if item["draw"][:2] in failed else item for item in inputs]
         raise DataError(
             f"no usable video after {MAX_REPLACEMENTS} replacements in one generation round; "
@@ -146,13 +157,17 @@ class InvertGRPOTrainer(GRPOTrainer):
         draw = item["draw"]
         return self.train_dataset[replacement(self.schedule, self.train_dataset.usable_rows[draw.task], draw, attempt)]
 
-    def _encode(self, row: Row, chat: list[dict[str, Any]]) -> EncodedPrompt:
+    def _encode(self, task: str, row: Row, chat: list[dict[str, Any]]) -> EncodedPrompt:
+        """One prompt with its video; raises `VideoError` for a video or a row that is to be left out."""
+        if row.video in self.quarantine:
+            raise VideoError(row.video, self.quarantine.videos[row.video])
         prompt = self.encoder(chat, self.store.clip(video_of(chat)))
         limit = self.args.max_prompt_length
         if limit is not None and len(prompt.input_ids) > limit:
-            raise PromptTooLongError(
-                f"its prompt has {len(prompt.input_ids)} tokens, more than max_prompt_length {limit}: raise the limit "
-                "or lower fps or total_pixels"
+            raise VideoError(
+                f"{row.video} (row {row.id}, {task})",
+                f"the prompt has {len(prompt.input_ids)} tokens, more than max_prompt_length {limit}; raise the limit "
+                "or lower fps or total_pixels",
             )
         return prompt
 
@@ -232,22 +247,17 @@ class InvertGRPOTrainer(GRPOTrainer):
         if prompts is None or len(prompts) != len(input_ids):
             raise RuntimeError("a scoring forward was asked for without its videos")
         kwargs.pop("mm_token_type_ids", None)
-        types = token_types(prompts, input_ids.shape[1], logits_to_keep).to(input_ids.device)
         first = nullcontext() if self._video_checked else assert_video_is_seen(model, prompts)
         parts = []
         with first:
             for start in range(0, len(prompts), batch_size or len(prompts)):
                 rows = slice(start, start + (batch_size or len(prompts)))
-                video = {name: value.to(input_ids.device) for name, value in video_inputs(prompts[rows]).items()}
-                if self.model.config.model_type != "qwen2_5_vl":
-                    del video["second_per_grid_ts"]
                 parts.append(
                     super()._get_per_token_logps_and_entropies(
-                        partial(model, **video),
+                        partial(model, **self._prompt_inputs(prompts[rows], input_ids[rows], logits_to_keep)),
                         input_ids[rows],
                         attention_mask[rows],
                         logits_to_keep,
-                        mm_token_type_ids=types[rows],
                         **kwargs,
                     )
                 )
@@ -258,6 +268,17 @@ class InvertGRPOTrainer(GRPOTrainer):
         entropies = None if parts[0][1] is None else torch.cat([part[1] for part in parts])
         aux_losses = [part[2] for part in parts if part[2] is not None]
         return logps, entropies, torch.stack(aux_losses).mean() if aux_losses else None
+
+    def _prompt_inputs(
+        self, prompts: list[EncodedPrompt], input_ids: torch.Tensor, completion_length: int
+    ) -> dict[str, Any]:
+        """What a scoring forward needs besides ids and mask: the prompts to share, or every row's video."""
+        device = input_ids.device
+        if self.shares_prompts:
+            return {"shared_prompts": share_prompts(prompts, completion_length, self._tokenizer.pad_token_id, device)}
+        video = {name: value.to(device) for name, value in video_inputs(prompts).items()}
+        types = token_types(prompts, input_ids.shape[1], completion_length).to(device)
+        return {**video, "mm_token_type_ids": types}
 
     # -- rewards and logs -----------------------------------------------------------------------------------------
 
@@ -299,10 +320,6 @@ class InvertGRPOTrainer(GRPOTrainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(target, resume_from_checkpoint)
-
-
-class PromptTooLongError(ValueError):
-    """A prompt with more tokens than the limit."""
 
 
 def _is_valid(task: str, completion: Any) -> bool:

@@ -1,0 +1,28 @@
+"""The rewards of a run: format, IoU and the verb match of each inverted task (paper, eq. 5 to 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from invert_rl.grpo.config import InvertGRPOConfig
+from rewards.format import format_reward
+from rewards.iou import iou_reward
+from rewards.pipelines import VerbPipeline
+from rewards.verbs import ar_reward, vc_reward, vd_reward, with_options
+
+
+def reward_functions(args: InvertGRPOConfig, pipeline: VerbPipeline | None) -> list[Callable[..., list[float | None]]]:
+    """Reward functions of the chosen tasks, with equal weights (paper, eq. 10 and 11).
+
+    ``pipeline`` finds the verbs; None if no inverted task is chosen.
+    """
+    rewards: list[Callable[..., list[float | None]]] = [format_reward]
+    if "tvg" in args.tasks:
+        rewards.append(iou_reward)
+    if "vc" in args.tasks:
+        rewards.append(with_options(vc_reward, verb_match=args.verb_match, pipeline=pipeline))
+    if "ar" in args.tasks:
+        rewards.append(with_options(ar_reward, pipeline=pipeline))
+    if "vd" in args.tasks:
+        rewards.append(with_options(vd_reward, verb_match=args.verb_match, pipeline=pipeline))
+    return rewards

@@ -1,0 +1,64 @@
+"""Settings of supervised fine-tuning on the texts of the four tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trl import SFTConfig
+
+from invert_rl.schedule import TaskSchedule
+from invert_rl.video.settings import FrameSettings
+
+
+@dataclass
+class InvertSFTConfig(SFTConfig):
+    """Everything of `trl.SFTConfig`, and the fields below."""
+
+    output_dir: str | None = field(default="runs/sft_invert", metadata={"help": "Run folder."})
+    train_data: str | None = field(
+        default=None, metadata={"help": "JSONL rows to train on (docs/data.md); default: the embedded toy world."}
+    )
+    video_root: str | None = field(default=None, metadata={"help": "Folder that the rows' video names are relative to."})
+    tasks: list[str] = field(
+        default_factory=lambda: ["vd"],
+        metadata={"help": "Tasks whose answers are taught; vd alone is the paper's Invert-SFT (appendix D)."},
+    )
+    tvg_probability: float = field(default=0.0, metadata={"help": "Probability that a batch is TVG."})
+    loosen: float = field(
+        default=0.0, metadata={"help": "Toy world only: taught spans have each border up to this much further out, s."}
+    )
+    verb_pipeline: str | None = field(default=None, metadata={"help": "spaCy pipeline that finds the verbs."})
+    fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
+    min_frames: int = field(default=4, metadata={"help": "At least this many frames, or what the clip has."})
+    max_frames: int = field(default=768, metadata={"help": "At most this many frames."})
+    total_pixels: int = field(default=3584 * 28 * 28, metadata={"help": "Pixel budget of a whole video (paper, 3.1)."})
+    min_pixels: int = field(default=16 * 28 * 28, metadata={"help": "Least pixels of a frame."})
+    max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "Most pixels of a frame."})
+    frame_memory_mb: int = field(default=2048, metadata={"help": "Memory for decoded frames, MB."})
+    trained_positions: bool = field(
+        default=True,
+        metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},
+    )
+    toy_clips: int = field(default=3000, metadata={"help": "Toy world only: training clips."})
+
+    def __post_init__(self) -> None:
+        self.schedule()
+        self.remove_unused_columns = False
+        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        super().__post_init__()
+
+    def schedule(self) -> TaskSchedule:
+        """Which task each batch has; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
+        return TaskSchedule(seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
+
+    def frame_settings(self, image_patch_size: int) -> FrameSettings:
+        """How videos are sampled and resized, for a model with that patch size (14: Qwen2.5-VL, 16: Qwen3-VL)."""
+        return FrameSettings(
+            fps=self.fps,
+            min_frames=self.min_frames,
+            max_frames=self.max_frames,
+            total_pixels=self.total_pixels,
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            image_patch_size=image_patch_size,
+        )

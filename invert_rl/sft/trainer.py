@@ -1,0 +1,144 @@
+"""`SFTTrainer` for chats with a video: one task per batch, labels on the answer only, exact resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import datasets
+import torch
+from peft import PeftConfig
+from torch.utils.data import Sampler
+from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+from trl import SFTTrainer
+
+from data_prep.errors import DataError
+from data_prep.rows import Row
+from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.resume import load_weights
+from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
+from invert_rl.sft.config import InvertSFTConfig
+from invert_rl.task_data import TaskDataset
+from invert_rl.tasks import video_of
+from invert_rl.video.errors import VideoError
+from invert_rl.video.quarantine import Quarantine
+from invert_rl.video.store import FrameStore
+
+IGNORED = -100
+"""Label of tokens that carry no loss."""
+
+MAX_REPLACEMENTS = 100
+"""Give up when this many rows in a row have no usable video."""
+
+Target = Callable[[Draw, Row], str]
+"""Gives the answer to teach for a draw of a row."""
+
+
+class AnswerCollator:
+    """Turns draws into padded model inputs whose labels are the tokens of the answer."""
+
+    def __init__(
+        self,
+        data: TaskDataset,
+        schedule: TaskSchedule,
+        processor: ProcessorMixin,
+        store: FrameStore,
+        target: Target,
+        quarantine: Quarantine,
+    ) -> None:
+        self.data = data
+        self.schedule = schedule
+        self.tokenizer = processor.tokenizer
+        self.encoder = PromptEncoder(processor)
+        self.store = store
+        self.target = target
+        self.quarantine = quarantine
+
+    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Inputs of one batch, right-padded: ids, mask, labels and types ``(batch, longest)``, and the videos."""
+        prompts, answers = [], []
+        for item in items:
+            item, prompt = self._encode(item)
+            prompts.append(prompt)
+            text = self.target(item["draw"], self.data.rows[item["draw"].row])
+            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            answers.append([*ids, self.tokenizer.convert_tokens_to_ids("<|im_end|>")])
+        longest = max(len(p.input_ids) + len(a) for p, a in zip(prompts, answers, strict=True))
+
+        def pad(values: list[int], padding: int) -> list[int]:
+            return values + [padding] * (longest - len(values))
+
+        pairs = list(zip(prompts, answers, strict=True))
+        inputs = {
+            "input_ids": [pad(p.input_ids + a, self.tokenizer.pad_token_id) for p, a in pairs],
+            "attention_mask": [pad([1] * (len(p.input_ids) + len(a)), 0) for p, a in pairs],
+            "mm_token_type_ids": [pad(list(p.mm_token_type_ids), 0) for p, a in pairs],
+            "labels": [pad([IGNORED] * len(p.input_ids) + a, IGNORED) for p, a in pairs],
+        }
+        return {**{name: torch.tensor(values) for name, values in inputs.items()}, **video_inputs(prompts)}
+
+    def _encode(self, item: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        draw = item["draw"]
+        for attempt in range(MAX_REPLACEMENTS):
+            try:
+                return item, self.encoder(item["prompt"], self.store.clip(video_of(item["prompt"])))
+            except VideoError as error:
+                self.quarantine.add(error)
+                item = self.data[replacement(self.schedule, self.data.usable_rows[draw.task], draw, attempt)]
+        raise DataError(f"no usable video after {MAX_REPLACEMENTS} replacements; {self.quarantine.summary()}")
+
+
+class InvertSFTTrainer(SFTTrainer):
+    """Supervised fine-tuning on the answers of TVG, VC, AR and VD.
+
+    Args:
+        model: from `invert_rl.models.load_model`.
+        rows: one-window rows.
+        target: the answer to teach for a draw.
+        args, processing_class, store, quarantine: as for `InvertGRPOTrainer`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rows: Sequence[Row],
+        target: Target,
+        args: InvertSFTConfig,
+        processing_class: ProcessorMixin,
+        store: FrameStore,
+        quarantine: Quarantine | None = None,
+        peft_config: PeftConfig | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+    ) -> None:
+        data = TaskDataset(rows, args.tasks)
+        self.schedule = args.schedule()
+        self.quarantine = quarantine or Quarantine()
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=AnswerCollator(
+                data,
+                self.schedule,
+                processing_class,
+                store,
+                target,
+                self.quarantine,
+            ),
+            train_dataset=datasets.Dataset.from_dict({"messages": [[] for _ in data.rows]}),
+            processing_class=processing_class,
+            peft_config=peft_config,
+            callbacks=callbacks,
+        )
+        self.train_dataset = data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
+
+    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> Sampler:
+        data = self.train_dataset if dataset is None else dataset
+        prompts = self.args.per_device_train_batch_size * self.accelerator.num_processes
+        return TaskSampler(self.schedule, data.usable_rows, prompts, num_generations=1, repeats=1)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        target = self.model if model is None else model
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(target, PreTrainedModel):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_weights(target, resume_from_checkpoint)
