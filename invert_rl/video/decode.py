@@ -132,6 +132,8 @@ def open_video(path: str | os.PathLike[str], name: str | None = None) -> Iterato
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoError(name, "no video stream")
+            # Worker processes decode side by side; FFmpeg's own threads would cost more CPU for the same.
+            stream.codec_context.thread_count = 1
             yield container, stream
 
 

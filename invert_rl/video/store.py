@@ -1,7 +1,8 @@
-"""The frames of a run's videos: decoded once, kept in memory, parts cut out of the whole."""
+"""The frames of a run's videos: decoded once, kept in memory and on disk, parts cut out of the whole."""
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
@@ -12,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from invert_rl.video.clip import Clip
-from invert_rl.video.load import load_clip
+from invert_rl.video.disk import Source, encode_entry, entry_path, read_entry, writing
+from invert_rl.video.load import load_clip, resolve
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.sampling import frame_count, window_of
 from invert_rl.video.settings import TEMPORAL_PATCH, FrameSettings
+
+logger = logging.getLogger(__name__)
 
 
 class FrameStore:
@@ -26,6 +30,10 @@ class FrameStore:
     times, as in the paper's code; a part too short for that, or of a video so long that ``max_frames`` thins
     it out, is decoded by itself at the whole video's frame size. Clips are shared: treat their frames as
     read-only. A store can be sent to worker processes; each then has a memory of its own.
+
+    With a ``directory`` frames are also kept on disk, in a form that several runs and processes can share. A
+    video whose file has changed is decoded again. Where nothing can be written (full disk, no permission) the
+    store says so in the log once, keeps the error in ``write_error`` and goes on without writing.
     """
 
     def __init__(
@@ -33,14 +41,17 @@ class FrameStore:
         root: str | os.PathLike[str],
         settings: FrameSettings,
         memory_mb: float = 1024,
+        directory: str | os.PathLike[str] | None = None,
         timeout: float | None = 60.0,
     ) -> None:
         """``root``: the video folder; ``memory_mb``: at most this many megabytes of frames stay in memory;
-        ``timeout``: seconds for reading and decoding one video."""
+        ``directory``: where frames are kept on disk; ``timeout``: seconds for reading and for decoding."""
         self.root = Path(root)
         self.settings = settings
         self.memory_bytes = int(memory_mb * 1e6)
+        self.directory = None if directory is None else Path(directory)
         self.timeout = timeout
+        self.write_error: OSError | None = None
         self._clips: OrderedDict[VideoRef, Clip] = OrderedDict()
         self._used = 0
         self._lock = threading.Lock()
@@ -58,12 +69,12 @@ class FrameStore:
         return self._get(VideoRef(ref.path, start, end), (height, width))
 
     def _get(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
-        """From memory, or else decoded and remembered."""
+        """From memory, or else from disk or decoded, and remembered; ``size`` as in `load_clip`."""
         with self._lock:
             if ref in self._clips:
                 self._clips.move_to_end(ref)
                 return self._clips[ref]
-        clip = load_clip(ref, self.settings, self.root, self.timeout, size)
+        clip = self._stored(ref, size)
         with self._lock:
             if ref not in self._clips and clip.frames.nbytes <= self.memory_bytes:
                 self._clips[ref] = clip
@@ -72,6 +83,28 @@ class FrameStore:
                     _, oldest = self._clips.popitem(last=False)
                     self._used -= oldest.frames.nbytes
         return clip
+
+    def _stored(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
+        """From disk, or else decoded and written there."""
+        if self.directory is None:
+            return load_clip(ref, self.settings, self.root, self.timeout, size)
+        source = Source(resolve(self.root, ref.path), ref.path)
+        path = entry_path(self.directory, self.settings, ref)
+        clip = read_entry(path, ref, source)
+        if clip is not None:
+            return clip
+        if self.write_error is None:
+            try:
+                with writing(path) as file:
+                    clip = read_entry(path, ref, source)  # another process may have written it meanwhile
+                    if clip is None:
+                        clip = load_clip(ref, self.settings, self.root, self.timeout, size)
+                        file.write(encode_entry(clip, source))
+                return clip
+            except OSError as error:
+                self.write_error = error
+                logger.warning("frames are no longer stored in %s: %s", self.directory, error)
+        return clip or load_clip(ref, self.settings, self.root, self.timeout, size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the memory and its lock, which stay in their process."""
