@@ -133,5 +133,9 @@ def _decode_json(text: str, path: str, first_line: int) -> Any:
         at_end = error.pos >= len(text.rstrip()) - 1 or error.msg.startswith("Unterminated string")
         cut = "; the file seems cut off, fetch it again" if at_end else ""
         raise DataError(f"{path}:{line}: not valid JSON ({error.msg}, column {error.colno}){cut}") from error
+    except DataError:
+        raise
     except RecursionError as error:
         raise DataError(f"{path}:{first_line}: JSON nested too deeply") from error
+    except ValueError as error:
+        raise DataError(f"{path}:{first_line}: JSON with a value that cannot be read ({error})") from error

@@ -7,7 +7,6 @@ times in seconds and ``0 <= s < e <= duration``.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +17,9 @@ from typing import Any
 from data_prep.errors import DataError
 
 Window = tuple[float, float]
+
+MAX_SECONDS = 1e9
+"""Larger numbers, 30 years and more, are damage."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,18 @@ def check_video_name(name: str, where: str) -> None:
         or (len(name) > 1 and name[1] == ":")
     ):
         raise DataError(f"{where}: video name {name!r} must be a relative path inside the video folder")
-    if "\x00" in name or "\n" in name:
-        raise DataError(f"{where}: video name {name!r} holds a control character")
+    if any(ord(char) < 32 or is_surrogate(char) for char in name):
+        raise DataError(f"{where}: video name {name!r} holds a control character or half of a character")
+
+
+def is_surrogate(char: str) -> bool:
+    """Whether ``char`` is half of a UTF-16 pair: JSON can spell it (``\\ud83d``), no file can hold it."""
+    return "\ud800" <= char <= "\udfff"
+
+
+def is_seconds(value: Any) -> bool:
+    """Whether ``value`` is a finite number below `MAX_SECONDS` (not a bool)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SECONDS
 
 
 def _read_parquet(path: Path) -> list[Row]:
@@ -216,6 +228,6 @@ def _read_parquet(path: Path) -> list[Row]:
 
 
 def _seconds(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_seconds(value):
         raise DataError(f"{where}: {value!r} is not a finite number of seconds")
     return float(value)

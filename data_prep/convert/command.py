@@ -86,6 +86,7 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
     written then. It is raised too when no entry can be used; only the rejected file is written then.
     """
     began = time.monotonic()
+    _check_output(args)
     ledger = Ledger()
     summary: dict[str, Any] = {"dataset": args.dataset, "split": args.split, "output": str(args.output)}
     if args.dataset in (thumos14.NAME, activitynet13.NAME, epic_kitchens.NAME):
@@ -107,6 +108,14 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
     with atomic_write(args.output.with_suffix(".summary.json")) as out:
         out.write(json.dumps(summary, ensure_ascii=False, indent=2) + "\n")
     return summary
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    inputs = [getattr(args, name, None) for name in ("annotations", "durations", "classes")]
+    if args.output.resolve() in [path.resolve() for path in inputs if path is not None]:
+        raise DataError(f"{args.output}: --output is one of the files to read; choose another name")
+    if getattr(args, "format", None) == "parquet" and args.output.suffix != ".parquet":
+        raise DataError(f"{args.output}: with --format parquet the name of --output must end in .parquet")
 
 
 def _read_detection(args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:

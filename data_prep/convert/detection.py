@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert.grounding import is_seconds, window_problem
+from data_prep.convert.grounding import window_problem
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
-from data_prep.rows import check_video_name
+from data_prep.rows import check_video_name, is_seconds
 
 CLIP = "clip"
 KEEP = "keep"
@@ -100,10 +100,7 @@ def write_detection(name: str, database: dict[str, Any], path: Path) -> None:
     """Write the detection JSON atomically, one video per line."""
     with atomic_write(path) as out:
         out.write('{"version": ' + json.dumps(name) + ', "database": {\n')
-        videos = [
-            json.dumps(video, ensure_ascii=False) + ": " + json.dumps(record, ensure_ascii=False)
-            for video, record in database.items()
-        ]
+        videos = [json.dumps(video) + ": " + json.dumps(record) for video, record in database.items()]
         out.write(",\n".join(videos) + "\n}}\n")
 
 

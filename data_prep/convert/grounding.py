@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.rows import Row, Window, check_video_name
+from data_prep.rows import Row, Window, check_video_name, is_seconds, is_surrogate
 
 LONG_QUERY_WORDS = 60
 """A longer query is noted."""
@@ -111,6 +110,9 @@ class RowBuilder:
         collapsed = " ".join(stripped.split())
         if not collapsed:
             self.ledger.reject(entry, "the query is empty")
+            return None
+        if any(map(is_surrogate, collapsed)):
+            self.ledger.reject(entry, "the query holds half of a character (a lone surrogate)", ascii(query))
             return None
         if stripped != query:
             self.ledger.repair(entry, "spaces around the query removed")
@@ -217,11 +219,6 @@ def window_problem(window: Any, duration: float) -> str | None:
     if end <= 0:
         return "window ends before the video starts"
     return None
-
-
-def is_seconds(value: Any) -> bool:
-    """Whether ``value`` is a finite number (not a bool)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _files_by_stem(folder: Path) -> dict[str, str]:

@@ -100,7 +100,10 @@ class Ledger:
         }
 
     def write_rejected(self, path: Path) -> None:
-        """Write the rejected entries as JSONL; an empty file says that there were none."""
+        """Write the rejected entries as JSONL; an empty file says that there were none.
+
+        It is ASCII, so that whatever was in the source can be written.
+        """
         with atomic_write(path) as out:
             for record in self.rejected:
-                out.write(json.dumps(record, ensure_ascii=False) + "\n")
+                out.write(json.dumps(record) + "\n")

@@ -159,6 +159,8 @@ def assert_one_error(done, capsys, message: str) -> None:
         ([1, 2], "expected an object of videos, found list"),
         ('{"v_a": {}, "v_a": {}}', "key 'v_a' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"v_a": {"duration": ' + "1" * 5000 + "}}", "a value that cannot be read"),
+        ({"v_\ud83d": {"duration": 10, "timestamps": [[1, 2]], "sentences": ["q"]}}, "half of a character"),
     ],
 )
 def test_activitynet_captions_with_damage(tmp_path, convert, capsys, content, message: str) -> None:
@@ -169,8 +171,8 @@ def test_activitynet_captions_with_damage(tmp_path, convert, capsys, content, me
 def test_activitynet_captions_bad_sentences_are_rejected(tmp_path, convert) -> None:
     record = {
         "duration": 10,
-        "timestamps": [[1, 2], [0, 4], "soon", [1], [True, 5], [0, 10.4]],
-        "sentences": [" A man\nruns. ", 7, "a", "b", "c", "They jump."],
+        "timestamps": [[1, 2], [0, 4], "soon", [1], [True, 5], [0, 10.4], [0, 10**400], [0, 1]],
+        "sentences": [" A man\nruns. ", 7, "a", "b", "c", "They jump.", "d", "e \ud83d"],
     }
     endless = {"duration": "ten", "timestamps": [[1, 2]], "sentences": ["d"]}
     annotations = write(tmp_path / "c.json", {"v_a": record, "v_b": endless})
@@ -179,7 +181,7 @@ def test_activitynet_captions_bad_sentences_are_rejected(tmp_path, convert) -> N
         ("activitynet-captions-val-v_a-0", "A man runs.", [[1.0, 2.0]]),
         ("activitynet-captions-val-v_a-5", "They jump.", [[0.0, 10.0]]),
     ]
-    assert [record["line"] for record in done.rejected] == [2, 3, 4, 5, 7]
+    assert [record["line"] for record in done.rejected] == [2, 3, 4, 5, 7, 8, 9]
     assert done.rejected[0]["reason"] == "the query is not text"
     assert done.rejected[-1]["reason"] == "the duration is not a positive number"
 
@@ -351,6 +353,17 @@ def test_missing_files_are_named(tmp_path, convert, capsys) -> None:
     assert_one_error(done, capsys, "none.jsonl: no such file")
     done = convert("qvhighlights", annotations=tmp_path, split="val")
     assert_one_error(done, capsys, "is a folder")
+
+
+def test_output_must_not_be_an_input_and_parquet_is_called_so(tmp_path, convert, capsys) -> None:
+    options = charades(tmp_path)
+    for flags, message in (
+        ({"output": options["annotations"]}, "--output is one of the files to read"),
+        ({"format": "parquet"}, "must end in .parquet"),
+    ):
+        done = convert("charades-sta", **options, **flags)
+        assert_one_error(done, capsys, message)
+    assert options["annotations"].read_text() == CHARADES
 
 
 def test_json_prints_the_saved_summary_and_nothing_else(tmp_path, convert, capsys) -> None:

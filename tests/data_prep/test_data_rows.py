@@ -51,6 +51,7 @@ def test_rows_survive_both_formats(tmp_path: Path) -> None:
         ({"duration": 0}, "duration must be positive"),
         ({"duration": float("nan")}, "not a finite number"),
         ({"duration": True}, "not a finite number"),
+        ({"duration": 10**400}, "not a finite number"),
         ({"query": " "}, "'query' must be a non-empty string"),
         ({"video": "../v.mp4"}, "inside the video folder"),
         ({"meta": [1]}, "'meta' must be an object"),
