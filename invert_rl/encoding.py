@@ -39,9 +39,7 @@ class PromptEncoder:
 
     def __call__(self, messages: list[dict[str, Any]], clip: Clip, add_generation_prompt: bool = True) -> EncodedPrompt:
         """Encode one chat that shows ``clip``; raises `ValueError` if placeholders and features differ in number."""
-        text = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=add_generation_prompt
-        )
+        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
         inputs = self.processor(
             text=[text],
             videos=[clip.frames],

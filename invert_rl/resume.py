@@ -11,6 +11,8 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from data_prep.errors import DataError
+
 logger = logging.getLogger(__name__)
 
 
@@ -46,6 +48,28 @@ def why_incomplete(checkpoint: Path) -> str | None:
         except SafetensorError as error:
             return f"{path.name} is cut off ({error})"
     return None
+
+
+def resume_point(output_dir: str, resume_from_checkpoint: str | bool | None) -> str | None:
+    """The checkpoint that ``--resume_from_checkpoint`` means: a folder, or "latest" for the newest complete one.
+
+    Returns None for a fresh start, also when "latest" finds none. Raises `DataError` for a folder that cannot be
+    resumed from.
+    """
+    if not resume_from_checkpoint or str(resume_from_checkpoint).lower() in ("false", "none", "no"):
+        return None
+    if str(resume_from_checkpoint).lower() in ("latest", "auto", "true", "yes"):
+        found = latest_checkpoint(output_dir)
+        if found is None:
+            logger.warning("%s holds no complete checkpoint: starting from the beginning", output_dir)
+        return found
+    folder = Path(str(resume_from_checkpoint))
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such checkpoint; give a checkpoint-N folder or 'latest'")
+    reason = why_incomplete(folder)
+    if reason is not None:
+        raise DataError(f"{folder}: cannot be resumed from, {reason}; use 'latest' for the newest complete one")
+    return str(folder)
 
 
 def latest_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:

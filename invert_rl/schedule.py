@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from invert_rl.tasks import TASKS, get_task
 
-COIN, ORDER, REPLACEMENT = range(3)
+COIN, ORDER, REPLACEMENT, TARGET = range(4)
 """Independent random streams under one seed."""
 
 
@@ -42,6 +42,8 @@ class TaskSchedule:
     seed: int = 42
     tvg_probability: float = 0.8
     tasks: Sequence[str] = field(default=tuple(TASKS))
+    tvg_from: int = 0
+    """First round that may be TVG; before it the rounds are inverted tasks."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tvg_probability <= 1:
@@ -68,7 +70,7 @@ class TaskSchedule:
         if not self.inverted:
             return "tvg"
         coin = generator(self.seed, COIN, round_number)
-        if coin.random() < self.tvg_probability:
+        if coin.random() < self.tvg_probability and round_number >= self.tvg_from:
             return "tvg"
         return self.inverted[int(coin.integers(len(self.inverted)))]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,21 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.schedule import Draw
 from invert_rl.tasks import TASKS, get_task, messages
+
+
+def check_video_root(rows: Sequence[Row], root: str | os.PathLike[str]) -> None:
+    """Refuse a video folder that is not there or holds none of the rows' videos; raises `DataError`.
+
+    Single missing videos are left to the run, which replaces their rows and reports them.
+    """
+    if not os.path.isdir(root):
+        raise DataError(f"{root}: no such video folder")
+    names = dict.fromkeys(row.video for row in rows)
+    if not any(os.path.exists(os.path.join(root, name)) for name in names):
+        raise DataError(
+            f"{root}: holds none of the {len(names)} videos that the rows name, such as {next(iter(names))!r}; is "
+            "--video_root the folder that the names are relative to?"
+        )
 
 
 class TaskDataset(Dataset):

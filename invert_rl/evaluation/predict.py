@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -87,7 +86,12 @@ def predict(
         disable_compile=True,
     )
     predictions = [Prediction(row.id, task_name) for row in rows]
-    bar = tqdm(total=len(rows), desc=f"{task_name.upper():4}", unit="row", disable=None if progress is None else not progress)
+    bar = tqdm(
+        total=len(rows),
+        desc=f"{task_name.upper():4}",
+        unit="row",
+        disable=None if progress is None else not progress,
+    )
     with evaluation_mode(model), bar:
         for first in range(0, len(rows), batch_size):
             places: list[int] = []
@@ -133,41 +137,24 @@ def _read_answer(prediction: Prediction, text: str) -> None:
         prediction.windows = [span]
 
 
-def evaluate(
-    model: PreTrainedModel,
-    processor: ProcessorMixin,
-    rows: Sequence[Row],
-    store: FrameStore,
-    tasks: Sequence[str] = tuple(TASKS),
-    pipeline: VerbPipeline | None = None,
-    batch_size: int = 64,
-    max_new_tokens: int = 256,
-    progress: bool | None = None,
-) -> tuple[dict[str, float], list[Prediction]]:
-    """Metrics in percent, and the predictions behind them.
+def metrics_of(predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, float]:
+    """Metrics in percent of the predictions of any tasks on ``rows``, in any order.
 
-    TVG gives R1@m, mIoU; VC, AR and VD give an accuracy under their upper-case name over the rows that have verbs;
-    ``unparsable`` is the share of all answers that could not be read, ``missing_video`` the number of rows without
-    a usable video.
+    TVG gives R1@m, mIoU and n; VC, AR and VD give an accuracy under their upper-case name over the rows that have
+    verbs; ``unparsable`` is the share of all answers that could not be read, ``missing_video`` the number of answers
+    without a usable video.
     """
+    answers = {(prediction.task, prediction.id): prediction for prediction in predictions}
     metrics: dict[str, float] = {}
-    everything: list[Prediction] = []
-    started = time.perf_counter()
-    for name in tasks:
-        used = list(rows) if not TASKS[name].needs_verbs else [row for row in rows if row.meta.get("verbs")]
-        if not used:
+    for name, task in TASKS.items():
+        asked = [answers.get((name, row.id)) for row in rows if not task.needs_verbs or row.meta.get("verbs")]
+        if not any(asked):
             continue
-        predictions = predict(
-            model, processor, used, name, store, pipeline, batch_size, max_new_tokens, progress
-        )
         if name == "tvg":
-            metrics.update(grounding_metrics([prediction.windows for prediction in predictions], used))
+            metrics.update(grounding_metrics([answer.windows if answer else [] for answer in asked], rows))
         else:
-            metrics[name.upper()] = 100 * sum(prediction.score for prediction in predictions) / len(used)
-        everything.extend(predictions)
-    statuses = [prediction.status for prediction in everything]
+            metrics[name.upper()] = 100 * sum(answer.score for answer in asked if answer) / len(asked)
+    statuses = [prediction.status for prediction in predictions]
     metrics["unparsable"] = 100 * statuses.count("unparsable") / max(1, len(statuses))
     metrics["missing_video"] = statuses.count("missing_video")
-    metrics["seconds"] = time.perf_counter() - started
-    return metrics, everything
-
+    return metrics

@@ -10,21 +10,27 @@ from invert_rl.schedule import TaskSchedule
 from invert_rl.tasks import TASKS
 from invert_rl.video.settings import FrameSettings
 
+DEFAULT_OUTPUT = "runs/grpo_invert"
+
 
 @dataclass
 class InvertGRPOConfig(GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
     output_dir: str | None = field(
-        default=None, metadata={"help": "Run folder; default: the next free runs/grpo_invert_NNN."}
+        default=DEFAULT_OUTPUT, metadata={"help": "Run folder; default: the next free runs/grpo_invert_NNN."}
     )
     train_data: str | None = field(
-        default=None, metadata={"help": "JSONL rows to train on (docs/data.md); default: the embedded toy world."}
+        default=None,
+        metadata={"help": "JSONL rows to train on (docs/data.md); default: the embedded toy world."},
     )
     eval_data: str | None = field(
-        default=None, metadata={"help": "JSONL rows to evaluate before and after; default with the toy world: its test set."}
+        default=None,
+        metadata={"help": "JSONL rows to evaluate before and after; default with the toy world: its test set."},
     )
-    video_root: str | None = field(default=None, metadata={"help": "Folder that the rows' video names are relative to."})
+    video_root: str | None = field(
+        default=None, metadata={"help": "Folder that the rows' video names are relative to."}
+    )
     eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate only the first N rows of eval_data; default: all."}
     )
@@ -34,16 +40,22 @@ class InvertGRPOConfig(GRPOConfig):
         metadata={"help": "Tasks to train on: tvg and any of vc, ar, vd (paper, Table 2)."},
     )
     tvg_probability: float = field(
-        default=0.8, metadata={"help": "Probability p that a generation round is TVG (paper, eq. 13 and Fig. 5)."}
+        default=0.8,
+        metadata={"help": "Probability p that a generation round is TVG (paper, eq. 13 and Fig. 5)."},
     )
     verb_match: str = field(
-        default="all", metadata={"help": "VC and VD ask for all ground-truth verbs or any of them.", "choices": ["all", "any"]}
+        default="all",
+        metadata={
+            "help": "VC and VD ask for all ground-truth verbs or any of them.",
+            "choices": ["all", "any"],
+        },
     )
     verb_reward: str = field(
         default="binary", metadata={"help": "Verb reward (paper, Table 3).", "choices": ["binary", "cosine"]}
     )
     verb_pipeline: str | None = field(
-        default=None, metadata={"help": "spaCy pipeline for verbs, e.g. en_core_web_sm; default: the shipped one."}
+        default=None,
+        metadata={"help": "spaCy pipeline for verbs, e.g. en_core_web_sm; default: the shipped one."},
     )
     fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
     min_frames: int = field(default=4, metadata={"help": "At least this many frames, or what the clip has."})
@@ -56,7 +68,8 @@ class InvertGRPOConfig(GRPOConfig):
     )
     frame_memory_mb: int = field(default=1024, metadata={"help": "Memory for decoded frames kept in each process, MB."})
     max_prompt_length: int | None = field(
-        default=None, metadata={"help": "A row whose prompt has more tokens, video included, is refused by id; never cut."}
+        default=None,
+        metadata={"help": "A row whose prompt has more tokens, video included, is refused by id; never cut."},
     )
     trained_positions: bool = field(
         default=True,
@@ -66,12 +79,12 @@ class InvertGRPOConfig(GRPOConfig):
         default=True,
         metadata={"help": "Forward each prompt once for all of its completions when scoring; false: G times, as TRL."},
     )
+    toy_train_clips: int = field(default=800, metadata={"help": "Toy world only: training clips."})
+    toy_test_clips: int = field(default=200, metadata={"help": "Toy world only: test clips."})
     prompts_logged: int = field(default=0, metadata={"help": "Sample completions printed at each logging step."})
 
     def __post_init__(self) -> None:
         self.schedule()  # an unknown task or a p outside [0, 1] is refused before anything is loaded
-        if self.output_dir is None:
-            self.output_dir = "runs/grpo_invert"
         self.num_completions_to_print = self.prompts_logged
         super().__post_init__()
         rounds = self.steps_per_generation * self.num_iterations

@@ -53,9 +53,7 @@ def add_shared_prompts(model: nn.Module) -> None:
     forward = model.forward
 
     @functools.wraps(type(model).forward)  # `generate` reads the signature
-    def shared_forward(
-        self: nn.Module, *args: Any, shared_prompts: SharedPrompts | None = None, **kwargs: Any
-    ) -> Any:
+    def shared_forward(self: nn.Module, *args: Any, shared_prompts: SharedPrompts | None = None, **kwargs: Any) -> Any:
         if shared_prompts is None:
             return forward(*args, **kwargs)
         return _forward_completions(self, forward, shared_prompts, **kwargs)

@@ -26,12 +26,12 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
 from invert_rl.grpo.config import InvertGRPOConfig
-from invert_rl.resume import load_weights
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.grpo.scoring import assert_video_is_seen, token_types
 from invert_rl.grpo.shared_prompt import add_shared_prompts, share_prompts
 from invert_rl.models import never_sampled_ids
 from invert_rl.positions import use_trained_positions
+from invert_rl.resume import load_weights
 from invert_rl.schedule import TaskSampler, replacement
 from invert_rl.task_data import TaskDataset
 from invert_rl.tasks import video_of
@@ -283,7 +283,11 @@ class InvertGRPOTrainer(GRPOTrainer):
     # -- rewards and logs -----------------------------------------------------------------------------------------
 
     def _calculate_rewards(
-        self, inputs: list[dict[str, Any]], prompts: list, completions: list, completion_ids_list: list[list[int]]
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list,
+        completions: list,
+        completion_ids_list: list[list[int]],
     ) -> torch.Tensor:
         started = time.perf_counter()
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
@@ -301,7 +305,10 @@ class InvertGRPOTrainer(GRPOTrainer):
         return rewards
 
     def training_step(
-        self, model: torch.nn.Module, inputs: list[dict[str, Any]], num_items_in_batch: torch.Tensor | None = None
+        self,
+        model: torch.nn.Module,
+        inputs: list[dict[str, Any]],
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
         self._seconds.clear()
         started = time.perf_counter()

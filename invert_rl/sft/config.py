@@ -9,23 +9,32 @@ from trl import SFTConfig
 from invert_rl.schedule import TaskSchedule
 from invert_rl.video.settings import FrameSettings
 
+DEFAULT_OUTPUT = "runs/sft_invert"
+
 
 @dataclass
 class InvertSFTConfig(SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
-    output_dir: str | None = field(default="runs/sft_invert", metadata={"help": "Run folder."})
-    train_data: str | None = field(
-        default=None, metadata={"help": "JSONL rows to train on (docs/data.md); default: the embedded toy world."}
+    output_dir: str | None = field(
+        default=DEFAULT_OUTPUT, metadata={"help": "Run folder; default: the next free runs/sft_invert_NNN."}
     )
-    video_root: str | None = field(default=None, metadata={"help": "Folder that the rows' video names are relative to."})
+    train_data: str | None = field(
+        default=None,
+        metadata={"help": "JSONL rows to train on (docs/data.md); default: the embedded toy world."},
+    )
+    video_root: str | None = field(
+        default=None, metadata={"help": "Folder that the rows' video names are relative to."}
+    )
     tasks: list[str] = field(
         default_factory=lambda: ["vd"],
         metadata={"help": "Tasks whose answers are taught; vd alone is the paper's Invert-SFT (appendix D)."},
     )
     tvg_probability: float = field(default=0.0, metadata={"help": "Probability that a batch is TVG."})
+    tvg_from: int = field(default=0, metadata={"help": "First step that may be TVG: verbs are learned first."})
     loosen: float = field(
-        default=0.0, metadata={"help": "Toy world only: taught spans have each border up to this much further out, s."}
+        default=0.0,
+        metadata={"help": "Toy world only: taught spans have each border up to this much further out, s."},
     )
     verb_pipeline: str | None = field(default=None, metadata={"help": "spaCy pipeline that finds the verbs."})
     fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
@@ -39,7 +48,11 @@ class InvertSFTConfig(SFTConfig):
         default=True,
         metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},
     )
-    toy_clips: int = field(default=3000, metadata={"help": "Toy world only: training clips."})
+    eval_batch_size: int = field(default=64, metadata={"help": "Prompts generated at a time when evaluating."})
+    max_completion_length: int = field(default=256, metadata={"help": "Most tokens of an answer when evaluating."})
+    eval_data: str | None = field(default=None, metadata={"help": "JSONL rows to evaluate before and after."})
+    toy_train_clips: int = field(default=3000, metadata={"help": "Toy world only: training clips."})
+    toy_test_clips: int = field(default=100, metadata={"help": "Toy world only: test clips."})
 
     def __post_init__(self) -> None:
         self.schedule()
@@ -49,7 +62,9 @@ class InvertSFTConfig(SFTConfig):
 
     def schedule(self) -> TaskSchedule:
         """Which task each batch has; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
-        return TaskSchedule(seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
+        return TaskSchedule(
+            seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks), tvg_from=self.tvg_from
+        )
 
     def frame_settings(self, image_patch_size: int) -> FrameSettings:
         """How videos are sampled and resized, for a model with that patch size (14: Qwen2.5-VL, 16: Qwen3-VL)."""

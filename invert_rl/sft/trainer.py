@@ -112,6 +112,7 @@ class InvertSFTTrainer(SFTTrainer):
     ) -> None:
         data = TaskDataset(rows, args.tasks)
         self.schedule = args.schedule()
+        self.store = store
         self.quarantine = quarantine or Quarantine()
         super().__init__(
             model=model,

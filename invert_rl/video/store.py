@@ -104,7 +104,9 @@ class FrameStore:
             except OSError as error:
                 self.write_error = error
                 logger.warning("frames are no longer stored in %s: %s", self.directory, error)
-        return clip or load_clip(ref, self.settings, self.root, self.timeout, size)
+        if clip is None:
+            clip = load_clip(ref, self.settings, self.root, self.timeout, size)
+        return clip
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the memory and its lock, which stay in their process."""

@@ -1,0 +1,64 @@
+"""The evaluation that a training run makes of itself before and after: same rows, same settings, both kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from accelerate.utils import gather_object
+
+from data_prep.rows import Row
+from invert_rl.evaluation.predict import Prediction, evaluation_mode, metrics_of, predict
+from invert_rl.runs import write_records
+from invert_rl.tasks import TASKS
+from rewards.pipelines import VerbPipeline
+
+if TYPE_CHECKING:
+    from invert_rl.grpo.trainer import InvertGRPOTrainer
+
+
+def evaluate_once(
+    name: str,
+    trainer: InvertGRPOTrainer,
+    rows: Sequence[Row],
+    pipeline: VerbPipeline | None,
+    reuse: bool = False,
+) -> dict[str, float]:
+    """Greedy answers of the trainer's model to all four tasks; metrics in percent, as `metrics_of` gives them.
+
+    Writes ``samples_<name>.jsonl`` into the run folder and shards the rows over ranks. ``reuse``: take the samples
+    that are there already, as a resumed run does with those of its start model. Empty without rows, and for FSDP or
+    DeepSpeed, whose sharded models are evaluated afterwards with ``invert-rl evaluate``.
+    """
+    if not rows or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return {}
+    path = Path(str(trainer.args.output_dir)) / f"samples_{name}.jsonl"
+    if reuse and path.is_file():
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return metrics_of([Prediction(**record) for record in records], rows)
+    state = trainer.accelerator
+    model = state.unwrap_model(trainer.model)
+    mine = list(rows)[state.process_index :: state.num_processes]
+    predictions: list[Prediction] = []
+    for task in TASKS.values():
+        used = [row for row in mine if row.meta.get("verbs")] if task.needs_verbs else mine
+        if used and (pipeline is not None or not task.needs_verbs):
+            with evaluation_mode(model):
+                predictions += predict(
+                    model,
+                    trainer.processing_class,
+                    used,
+                    task.name,
+                    trainer.store,
+                    pipeline,
+                    batch_size=trainer.args.eval_batch_size,
+                    max_new_tokens=trainer.args.max_completion_length,
+                    progress=state.is_main_process,
+                )
+    predictions = gather_object(predictions)
+    if state.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_records(path, [prediction.record() for prediction in predictions])
+    return metrics_of(predictions, rows)

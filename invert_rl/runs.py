@@ -1,0 +1,177 @@
+"""What every recipe shares: its run folder, its log, its summary, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from rich.console import Console
+from rich.table import Table
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from data_prep.errors import DataError
+from data_prep.files import atomic_write
+from invert_rl.models import CheckpointError
+from rewards.errors import RewardError
+
+SUMMARY = "summary.json"
+
+
+def cache_folder() -> Path:
+    """Where generated data is kept between runs: ``$XDG_CACHE_HOME/invert-rl``, or ``~/.cache/invert-rl``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invert-rl"
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn the errors that are about the user's input into one line on stderr and exit code 1."""
+    try:
+        yield
+    except (DataError, RewardError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        raise SystemExit(1) from None
+
+
+def config_arguments(arguments: Sequence[str], default: Path) -> list[str]:
+    """Command-line arguments for `TrlParser`, with ``--config default`` in front unless a config is named."""
+    normal: list[str] = []
+    for argument in arguments:
+        normal.extend(["--config", argument[len("--config=") :]] if argument.startswith("--config=") else [argument])
+    if "--config" not in normal and not {"-h", "--help"} & set(normal):
+        normal = ["--config", str(default), *normal]
+    return normal
+
+
+def next_run_folder(name: str) -> str:
+    """``runs/<name>_NNN`` with the first number that is free; all ranks get the one that the main process finds."""
+    PartialState()
+    taken = {path.name for path in Path("runs").glob(f"{name}_*")}
+    found = [next(f"{name}_{n:03d}" for n in range(1, 10_000) if f"{name}_{n:03d}" not in taken)]
+    return str(Path("runs") / broadcast_object_list(found)[0])
+
+
+def check_run_folder(output_dir: str, resuming: bool) -> None:
+    """Refuse to write over another run; raises `DataError` with the remedy."""
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: the output_dir is a file")
+    if not resuming and folder.is_dir():
+        old = [path.name for path in folder.iterdir() if path.name == SUMMARY or path.name.startswith("checkpoint-")]
+        if old:
+            raise DataError(
+                f"{folder}: holds another run ({sorted(old)[0]}); continue it with --resume_from_checkpoint latest, or "
+                "choose another --output_dir"
+            )
+
+
+def peak_rss_gib() -> float:
+    """Largest resident memory of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def write_summary(
+    output_dir: str,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    seconds: float,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write ``summary.json`` of a run folder, whole or not at all."""
+    path = Path(output_dir) / SUMMARY
+    content = {
+        "before": dict(before),
+        "after": dict(after),
+        "seconds": round(seconds, 1),
+        "peak_rss_gib": round(peak_rss_gib(), 2),
+        "settings": dict(settings),
+    }
+    with atomic_write(path) as out:
+        json.dump(content, out, indent=1, default=str)
+        out.write("\n")
+    return path
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    with atomic_write(path) as out:
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def before_after_table(before: Mapping[str, float], after: Mapping[str, float], title: str) -> Table:
+    """A table of the metrics that both have."""
+    table = Table(title=title)
+    for column in ("metric", "before", "after", "change"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name in before:
+        if name in after and name not in ("n", "seconds"):
+            table.add_row(name, f"{before[name]:.1f}", f"{after[name]:.1f}", f"{after[name] - before[name]:+.1f}")
+    return table
+
+
+def console() -> Console:
+    """Where recipes write for people: standard output of the main process."""
+    return Console(quiet=not PartialState().is_main_process, soft_wrap=True, highlight=False)
+
+
+class RunLog(TrainerCallback):
+    """A progress bar on a terminal, one short line per logging step, and every number in ``log.jsonl``."""
+
+    SHORT = ("reward", "kl", "entropy", "loss", "step_time", "mean_token_accuracy")
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+        self.started = time.perf_counter()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            self.started = time.perf_counter()
+            Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        with (Path(str(args.output_dir)) / "log.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"step": state.global_step, **logs}, default=float) + "\n")
+        if "train_runtime" in logs:
+            return
+        tasks = sorted({name.split("/")[0] for name in logs if name.endswith("/valid_answers")})
+        shown = [*self.SHORT, *(f"{task}/reward" for task in tasks)]
+        parts = [f"{name} {float(logs[name]):.3g}" for name in shown if logs.get(name) is not None]
+        elapsed = time.perf_counter() - self.started
+        tqdm.write(
+            f"step {state.global_step}/{state.max_steps}  {elapsed:.0f} s  " + "  ".join(parts),
+            file=sys.stdout,
+        )
+        sys.stdout.flush()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None

@@ -1,0 +1,131 @@
+"""GRPO with inverted tasks: TVG with probability p, otherwise VC, AR or VD, on Qwen2.5-VL or Qwen3-VL.
+
+Without arguments it improves the shipped tiny checkpoint on the toy world (recipes/configs/toy/grpo.yaml):
+
+    accelerate launch recipes/grpo_invert.py
+
+With a config and data of your own:
+
+    accelerate launch recipes/grpo_invert.py --config recipes/configs/charades_sta/qwen2_5_vl_3b.yaml \
+        --train_data train.jsonl --eval_data test.jsonl --video_root videos
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import PrinterCallback, ProgressCallback
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from data_prep.errors import DataError
+from data_prep.rows import read_rows, split_windows
+from data_prep.verbs import annotate_verbs
+from invert_rl.evaluation.before_after import evaluate_once
+from invert_rl.grpo.config import DEFAULT_OUTPUT, InvertGRPOConfig
+from invert_rl.grpo.rewards import reward_functions
+from invert_rl.grpo.trainer import InvertGRPOTrainer
+from invert_rl.models import load_model, load_processor
+from invert_rl.resume import resume_point
+from invert_rl.runs import (
+    RunLog,
+    before_after_table,
+    check_run_folder,
+    clear_errors,
+    config_arguments,
+    console,
+    next_run_folder,
+    write_summary,
+)
+from invert_rl.task_data import check_video_root
+from invert_rl.tasks import INVERTED_TASKS
+from invert_rl.toy.default import GRPO_SEED, start_checkpoint, toy_world
+from invert_rl.video.quarantine import Quarantine
+from invert_rl.video.store import FrameStore
+from rewards.pipelines import load_pipeline
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "grpo.yaml"
+
+
+def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
+    started = time.perf_counter()
+    out = console()
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
+
+    # data: rows of one window with their verbs, and the videos they name
+    if args.train_data is None:
+        world = toy_world(GRPO_SEED, args.toy_train_clips, args.toy_test_clips)
+        args.train_data, args.eval_data, args.video_root = (
+            str(world.train),
+            str(world.test),
+            str(world.videos),
+        )
+    if args.video_root is None:
+        raise DataError("--train_data needs --video_root, the folder that holds its videos")
+    pipeline = load_pipeline(args.verb_pipeline) if set(args.tasks) & set(INVERTED_TASKS) else None
+    rows = split_windows(read_rows(args.train_data))
+    test_rows = read_rows(args.eval_data)[: args.eval_samples] if args.eval_data else []
+    if pipeline is not None:
+        rows, test_rows = annotate_verbs(rows, pipeline), annotate_verbs(test_rows, pipeline)
+
+    # model
+    name = model_args.model_name_or_path or start_checkpoint()
+    processor = load_processor(name, model_args.model_revision)
+    settings = args.frame_settings(processor.video_processor.patch_size)
+    store = FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb)
+    check_video_root(rows, args.video_root)
+    model = load_model(
+        name,
+        model_args.model_revision,
+        trained_positions=args.trained_positions,
+        dtype=model_args.dtype,
+        attn_implementation=model_args.attn_implementation,
+    )
+    quarantine = Quarantine()
+    trainer = InvertGRPOTrainer(
+        model=model,
+        rows=rows,
+        reward_funcs=reward_functions(args, pipeline),
+        args=args,
+        processing_class=processor,
+        store=store,
+        quarantine=quarantine,
+        peft_config=get_peft_config(model_args),
+        callbacks=[RunLog()],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
+
+    before = evaluate_once("before", trainer, test_rows, pipeline, reuse=checkpoint is not None)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(Path(args.output_dir) / "model"))
+    after = evaluate_once("after", trainer, test_rows, pipeline)
+
+    if trainer.accelerator.is_main_process:
+        quarantine.write(Path(args.output_dir) / "quarantine.json")
+        seconds = time.perf_counter() - started
+        config = {"model": name, **asdict(model_args), **args.to_dict()}
+        summary = write_summary(args.output_dir, before, after, seconds, config)
+        if before:
+            out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
+        for video, reason in quarantine.videos.items():
+            out.print(f"left out: {video}: {reason}", style="yellow")
+        folder = Path(args.output_dir)
+        out.print(f"{seconds:.0f} s in all\nmodel        {folder / 'model'}\nsummary      {summary}")
+        out.print(f"log          {folder / 'log.jsonl'}\ncompletions  {folder / 'completions'}")
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        parser = TrlParser((InvertGRPOConfig, ModelConfig), prog="accelerate launch recipes/grpo_invert.py")
+        try:
+            grpo_args, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))
+        except (ValueError, OSError) as error:
+            raise DataError(f"settings: {error}") from error
+        if grpo_args.output_dir == DEFAULT_OUTPUT:
+            grpo_args.output_dir = next_run_folder("grpo_invert")
+        main(grpo_args, model_config)

@@ -1,0 +1,136 @@
+"""Supervised fine-tuning on the four tasks; with ``tasks: [vd]`` it is the paper's Invert-SFT (appendix D).
+
+Without arguments it makes the toy world's start checkpoint from random weights (recipes/configs/toy/sft.yaml):
+
+    accelerate launch recipes/sft_invert.py
+
+Before GRPO on data of your own:
+
+    accelerate launch recipes/sft_invert.py --config recipes/configs/charades_sta/invert_sft_3b.yaml \
+        --train_data train.jsonl --video_root videos
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from transformers import PrinterCallback, ProgressCallback
+from trl import ModelConfig, TrlParser, get_peft_config
+
+from data_prep.errors import DataError
+from data_prep.rows import Row, read_rows, split_windows
+from data_prep.verbs import annotate_verbs
+from invert_rl.evaluation.before_after import evaluate_once
+from invert_rl.models import load_model, load_processor
+from invert_rl.resume import resume_point
+from invert_rl.runs import (
+    RunLog,
+    before_after_table,
+    check_run_folder,
+    clear_errors,
+    config_arguments,
+    console,
+    next_run_folder,
+    write_summary,
+)
+from invert_rl.schedule import Draw
+from invert_rl.sft.config import DEFAULT_OUTPUT, InvertSFTConfig
+from invert_rl.sft.targets import target_text
+from invert_rl.sft.trainer import InvertSFTTrainer
+from invert_rl.task_data import check_video_root
+from invert_rl.toy.default import SFT_SEED, random_checkpoint, toy_target, toy_world
+from invert_rl.toy.tiny_model import save_checkpoint
+from invert_rl.video.quarantine import Quarantine
+from invert_rl.video.store import FrameStore
+from rewards.pipelines import load_pipeline
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "sft.yaml"
+
+
+def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
+    started = time.perf_counter()
+    out = console()
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
+
+    # data: rows of one window with their verbs, and the answer to teach for each
+    toy = args.train_data is None
+    if toy:
+        world = toy_world(SFT_SEED, args.toy_train_clips, args.toy_test_clips)
+        args.train_data, args.eval_data, args.video_root = str(world.train), str(world.test), str(world.videos)
+    if args.video_root is None:
+        raise DataError("--train_data needs --video_root, the folder that holds its videos")
+    pipeline = load_pipeline(args.verb_pipeline)
+    rows = annotate_verbs(split_windows(read_rows(args.train_data)), pipeline)
+    test_rows = annotate_verbs(read_rows(args.eval_data), pipeline) if args.eval_data else []
+    check_video_root(rows, args.video_root)
+
+    def target(draw: Draw, row: Row) -> str:
+        return toy_target(draw, row, args.seed, args.loosen) if toy else target_text(draw.task, row)
+
+    # model
+    if model_args.model_name_or_path is None and not toy:
+        raise DataError("--train_data needs --model_name_or_path, the checkpoint to fine-tune")
+    name = model_args.model_name_or_path or random_checkpoint(args.seed)
+    processor = load_processor(name, model_args.model_revision)
+    settings = args.frame_settings(processor.video_processor.patch_size)
+    model = load_model(
+        name,
+        model_args.model_revision,
+        trained_positions=args.trained_positions,
+        dtype=model_args.dtype,
+        attn_implementation=model_args.attn_implementation,
+    )
+    quarantine = Quarantine()
+    trainer = InvertSFTTrainer(
+        model=model,
+        rows=rows,
+        target=target,
+        args=args,
+        processing_class=processor,
+        store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb),
+        quarantine=quarantine,
+        peft_config=get_peft_config(model_args),
+        callbacks=[RunLog()],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
+
+    before = evaluate_once("before", trainer, test_rows, pipeline, reuse=checkpoint is not None)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    folder = Path(args.output_dir)
+    if toy and trainer.accelerator.is_main_process:
+        save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "model")
+    elif not toy:
+        trainer.save_model(str(folder / "model"))
+    after = evaluate_once("after", trainer, test_rows, pipeline)
+
+    if trainer.accelerator.is_main_process:
+        quarantine.write(folder / "quarantine.json")
+        seconds = time.perf_counter() - started
+        summary = write_summary(
+            args.output_dir, before, after, seconds, {"model": name, **asdict(model_args), **args.to_dict()}
+        )
+        if before:
+            out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
+        for video, reason in quarantine.videos.items():
+            out.print(f"left out: {video}: {reason}", style="yellow")
+        out.print(
+            f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\nlog      {folder / 'log.jsonl'}"
+        )
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        parser = TrlParser((InvertSFTConfig, ModelConfig), prog="accelerate launch recipes/sft_invert.py")
+        try:
+            sft_args, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))
+        except (ValueError, OSError) as error:
+            raise DataError(f"settings: {error}") from error
+        if sft_args.output_dir == DEFAULT_OUTPUT:
+            sft_args.output_dir = next_run_folder("sft_invert")
+        main(sft_args, model_config)
