@@ -23,11 +23,7 @@ def has_format(text: str, task: str) -> bool:
     if tuple(tag.group() for tag in tags) != LAYOUT:
         return False
     think_open, think_close, answer_open, answer_close = tags
-    outside = (
-        text[: think_open.start()]
-        + text[think_close.end() : answer_open.start()]
-        + text[answer_close.end() :]
-    )
+    outside = text[: think_open.start()] + text[think_close.end() : answer_open.start()] + text[answer_close.end() :]
     thought = text[think_open.end() : think_close.start()]
     answer = text[answer_open.end() : answer_close.start()]
     if outside.strip() or not thought.strip() or not answer.strip():
@@ -38,6 +34,5 @@ def has_format(text: str, task: str) -> bool:
 def format_reward(completions: Sequence[Completion], task: Sequence[str], **columns: Any) -> list[float]:
     """1.0 for each completion with the exact format, else 0.0 (paper, eq. 9); never None."""
     return [
-        float(has_format(completion_text(completion), name))
-        for completion, name in zip(completions, task, strict=True)
+        float(has_format(completion_text(completion), name)) for completion, name in zip(completions, task, strict=True)
     ]

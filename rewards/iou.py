@@ -114,9 +114,7 @@ def timestamp_iou_reward(
     """
     for index, seconds in enumerate(duration):
         if task[index] == "tvg" and not seconds > 0:
-            raise RewardError(
-                f"row {index} of the batch: duration {seconds!r} must be positive; repair the data"
-            )
+            raise RewardError(f"row {index} of the batch: duration {seconds!r} must be positive; repair the data")
     return _score(
         completions,
         task,

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rewards.errors import RewardError
 
 if TYPE_CHECKING:
     from spacy.language import Language
-    from spacy.tokens import Doc
+    from spacy.tokens import Doc, Token
 
 PIPELINE_DIR = Path(__file__).parent / "pipeline"
 """The spaCy pipeline shipped with this library, used when no other is named."""
@@ -45,29 +45,32 @@ class VerbPipeline:
 
         Markup (tags, brackets, quotes, JSON) is read as white space.
         """
-        return [
-            list(dict.fromkeys(_lemma(doc[i]) for i in _verb_indices(doc))) for doc in self._docs(list(texts))
-        ]
+        docs = self._docs(_MARKUP.sub(" ", text) for text in texts)
+        return [list(dict.fromkeys(map(self._lemma, _verb_tokens(doc)))) for doc in docs]
 
     def mask(self, texts: Iterable[str]) -> list[tuple[str, list[str]]]:
-        """Each text with every verb replaced by ``[]``, and the distinct lemmas of the verbs in order."""
-        texts = list(texts)
+        """Each query with every verb replaced by ``[]``, and the distinct lemmas of the verbs in order.
+
+        Runs of white space become one space.
+        """
         masked = []
-        for text, doc in zip(texts, self._docs(texts), strict=True):
-            pieces = []
-            lemmas = []
-            end = 0
-            for index in _verb_indices(doc):
-                token = doc[index]
-                pieces += [text[end : token.idx], MASK]
-                end = token.idx + len(token.text)
-                lemmas.append(_lemma(token))
-            masked.append(("".join([*pieces, text[end:]]), list(dict.fromkeys(lemmas))))
+        for doc in self._docs(texts):
+            verbs = _verb_tokens(doc)
+            indices = {token.i for token in verbs}
+            query = "".join((MASK if token.i in indices else token.text) + token.whitespace_ for token in doc)
+            masked.append((query, list(dict.fromkeys(map(self._lemma, verbs)))))
         return masked
 
-    def _docs(self, texts: Sequence[str]) -> Iterable[Doc]:
-        """The analysed texts; markup becomes as many spaces, so that offsets stay those of the text."""
-        return self.nlp.pipe(_MARKUP.sub(lambda match: " " * len(match.group()), text) for text in texts)
+    def _docs(self, texts: Iterable[str]) -> Iterable[Doc]:
+        """The tagged texts, white space normalised; rule lemmas wait for `_lemma`, which needs only the verbs'."""
+        disable = ["lemmatizer"] if self.nlp.has_pipe("lemmatizer") else []
+        return self.nlp.pipe((" ".join(text.split()) for text in texts), disable=disable)
+
+    def _lemma(self, token: Token) -> str:
+        """The lemma of one verb, lower case."""
+        if self.nlp.has_pipe("lemmatizer"):
+            return self.nlp.get_pipe("lemmatizer").lemmatize(token)[0].lower()  # type: ignore[attr-defined]
+        return token.lemma_.lower()
 
 
 @functools.cache
@@ -100,9 +103,5 @@ def load_pipeline(name: str | None = None) -> VerbPipeline:
     return pipeline
 
 
-def _verb_indices(doc: Doc) -> list[int]:
-    return [token.i for token in doc if token.pos_ == "VERB"]
-
-
-def _lemma(token: Any) -> str:
-    return (token.lemma_ or token.text).lower()
+def _verb_tokens(doc: Doc) -> list[Token]:
+    return [token for token in doc if token.pos_ == "VERB"]

@@ -40,9 +40,7 @@ def ar_score(predicted: Collection[str], truth: Collection[str]) -> float:
     return float(len(set(predicted)) == 1 and set(predicted) <= set(truth))
 
 
-def vd_score(
-    predicted: Collection[str], truth: Collection[str], words: int, verb_match: VerbMatch = "all"
-) -> float:
+def vd_score(predicted: Collection[str], truth: Collection[str], words: int, verb_match: VerbMatch = "all") -> float:
     """Video description, 0 or 1 (paper, eq. 7): all (or any) of the query's verbs are in the description.
 
     Guard against lists of verbs: 0 when there are more than `EXTRA_VERBS` distinct verbs beyond as many as
@@ -86,9 +84,7 @@ def ar_reward(
     **columns: Any,
 ) -> list[float | None]:
     """`ar_score` of each answer (paper, eq. 6); None for tasks other than "ar"."""
-    return _score(
-        "ar", completions, task, verbs, pipeline, lambda found, asked, words: ar_score(found, asked)
-    )
+    return _score("ar", completions, task, verbs, pipeline, lambda found, asked, words: ar_score(found, asked))
 
 
 def vd_reward(
