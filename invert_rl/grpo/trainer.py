@@ -128,24 +128,24 @@ class InvertGRPOTrainer(GRPOTrainer):
         ranks stays one group.
         """
         encoded: dict[tuple[str, int], EncodedPrompt] = {}
-        failed: set[tuple[str, int]] = set()
+        failed: dict[tuple[str, int], VideoError] = {}
         for attempt in range(MAX_REPLACEMENTS):
-            broken: list[tuple[str, int, VideoError]] = []
+            broken: dict[tuple[str, int], VideoError] = {}
             for item in inputs:
                 task, row, *_ = item["draw"]
-                if (task, row) in encoded or (task, row) in failed:
-                    continue
-                try:
-                    encoded[task, row] = self._encode(task, self.train_dataset.rows[row], item["prompt"])
-                except VideoError as error:
-                    failed.add((task, row))
-                    broken.append((task, row, error))
-            everywhere = gather_object(broken)
+                if (task, row) in failed:
+                    broken[task, row] = failed[task, row]
+                elif (task, row) not in encoded and (task, row) not in broken:
+                    try:
+                        encoded[task, row] = self._encode(task, self.train_dataset.rows[row], item["prompt"])
+                    except VideoError as error:
+                        broken[task, row] = error
+            everywhere = gather_object(list(broken.items()))
             if not everywhere:
                 self._metrics["train"]["data/replaced"].append(float(len(failed)))
                 return inputs, [encoded[item["draw"].task, item["draw"].row] for item in inputs]
-            for task, row, error in everywhere:
-                failed.add((task, row))
+            for key, error in everywhere:
+                failed[key] = error
                 self.quarantine.add(error)
             inputs = [self._replace(item, attempt) if item["draw"][:2] in failed else item for item in inputs]
         raise DataError(

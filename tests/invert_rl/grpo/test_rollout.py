@@ -1,0 +1,68 @@
+"""Rollouts: the repeated cache gives what `generate` gives, and banned tokens never come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from data_prep.rows import Row
+from invert_rl.encoding import batch_inputs
+from invert_rl.grpo.rollout import generate_completions
+from invert_rl.models import NEVER_SAMPLED, load_model, load_processor, never_sampled_ids
+from tests.invert_rl.grpo.test_scoring import encode
+
+PAD, END = 0, 2
+
+
+def config(**overrides) -> GenerationConfig:
+    return GenerationConfig(max_new_tokens=12, pad_token_id=PAD, eos_token_id=[END], disable_compile=True, **overrides)
+
+
+def test_greedy_completions_equal_generate_on_each_prompt(tiny_checkpoint, world: Path, rows: list[Row]):
+    prompts = encode(tiny_checkpoint, world, [("tvg", rows[0]), ("vc", rows[4]), ("ar", rows[2])])
+    model = load_model(tiny_checkpoint)
+    for parameter in model.parameters():  # random weights say the same whatever they see; larger ones do not
+        parameter.data *= 2.0
+    index = [0, 2, 1, 0]
+    ours = generate_completions(model, prompts, index, config(do_sample=False), PAD, [END])
+    different = {tuple(completion) for completion in ours}
+    assert len(different) > 1
+    for number, completion in zip(index, ours, strict=True):
+        inputs = batch_inputs([prompts[number]], PAD)
+        output = model.generate(**inputs, generation_config=config(do_sample=False))
+        assert output[0, inputs["input_ids"].shape[1] :].tolist() == completion
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_banned_tokens_are_never_sampled(make_trainer, tiny_checkpoint, seed):
+    """A model that wants to say nothing but video tokens is kept from it through a whole training step."""
+    trainer = make_trainer(tiny_checkpoint, seed=seed, max_steps=1)
+    banned = never_sampled_ids(trainer.processing_class)
+    assert len(banned) == len(NEVER_SAMPLED)
+    sampled: list[int] = []
+    wants = torch.zeros(trainer.model.config.get_text_config().vocab_size)
+    wants[banned] = 50.0
+    trainer.model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + wants)
+    trainer.reward_funcs[0] = lambda completion_ids, **columns: [sampled.extend(ids) or 0.0 for ids in completion_ids]
+    trainer.train()
+    assert len(sampled) > 4
+    assert not set(sampled) & set(banned)
+
+
+def test_without_the_ban_that_model_says_video_tokens(tiny_qwen2_5, world: Path, rows: list[Row]):
+    """The negative control of the test above."""
+    (prompt,) = encode(tiny_qwen2_5, world, [("ar", rows[0])])
+    model = load_model(tiny_qwen2_5)
+    banned = never_sampled_ids(load_processor(tiny_qwen2_5))
+    wants = torch.zeros(model.config.get_text_config().vocab_size)
+    wants[banned] = 50.0
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + wants)
+    (free,) = generate_completions(model, [prompt], [0], config(do_sample=False), PAD, [END])
+    (kept,) = generate_completions(
+        model, [prompt], [0], config(do_sample=False, suppress_tokens=banned), PAD, [END]
+    )
+    assert set(free) <= set(banned)
+    assert not set(kept) & set(banned)
