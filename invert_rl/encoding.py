@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,10 @@ class EncodedPrompt:
     """Patch grid, shape ``(videos, 3)``: one row, as every prompt here has one video."""
     second_per_grid_ts: torch.Tensor | None
     """Seconds between frame groups, shape ``(videos,)``; None for Qwen3-VL, which writes times into the text."""
+    unexpanded_ids: list[int] = field(default_factory=list)
+    """The prompt with one placeholder token for the video, as vLLM takes it: it expands and processes by itself."""
+    clip: Clip | None = None
+    """The frames that ``pixel_values_videos`` was made of, shared with the store."""
 
 
 class PromptEncoder:
@@ -63,6 +67,8 @@ class PromptEncoder:
             second_per_grid_ts=torch.tensor([clip.second_per_grid(self.temporal_patch_size)])
             if "second_per_grid_ts" in inputs
             else None,
+            unexpanded_ids=self.processor.tokenizer(text)["input_ids"],
+            clip=clip,
         )
 
 
