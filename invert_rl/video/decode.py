@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 
 from invert_rl.video.errors import VideoError
 from invert_rl.video.orientation import upright
@@ -242,6 +243,9 @@ def _decode(
     pictures: dict[int, Picture] = {}
     pts: list[int] = []
     wanted_set, last_duration = set(wanted), 0
+    # One converter without threads: each frame would otherwise start a pool, and a pool that a forked worker
+    # process inherits hangs it when the frame is freed.
+    converter = VideoReformatter()
     with open_video(path, info.name) as (container, stream):
         if begin:
             start_pts, start_dts = next(key for key in info.keyframes if key[0] == info.pts[begin])
@@ -259,7 +263,8 @@ def _decode(
                 pts.append(frame.pts)
                 last_duration = frame.duration or 0
                 if index in wanted_set:
-                    pictures[index] = convert(upright(frame.to_ndarray(format="rgb24"), frame))
+                    rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                    pictures[index] = convert(upright(rgb, frame))
                 if not to_end and index >= wanted[-1]:
                     break
         except (av.FFmpegError, EOFError) as error:

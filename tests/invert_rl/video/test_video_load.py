@@ -106,9 +106,7 @@ def test_first_frame_later_than_zero_keeps_its_time(tmp_path: Path) -> None:
         ("fragments.mp4", "libx264", {"movflags": "delay_moov+frag_keyframe"}),
     ],
 )
-def test_no_duration_in_the_header(
-    tmp_path: Path, name: str, codec: str, container_options: dict[str, str]
-) -> None:
+def test_no_duration_in_the_header(tmp_path: Path, name: str, codec: str, container_options: dict[str, str]) -> None:
     path = constant_rate(tmp_path / name, codec, container_options=container_options)
     info = probe(path)
     assert info.frames == 40
@@ -185,9 +183,7 @@ def test_one_frame_is_shown_twice(tmp_path: Path) -> None:
     assert clip.timestamps.tolist() == [0, 0]
 
 
-@pytest.mark.parametrize(
-    ("frames", "expected"), [(2, [0, 1]), (3, [0, 1]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 4])]
-)
+@pytest.mark.parametrize(("frames", "expected"), [(2, [0, 1]), (3, [0, 1]), (4, [0, 1, 2, 3]), (5, [0, 1, 2, 4])])
 def test_short_clip_gives_what_it_has_in_pairs(tmp_path: Path, frames: int, expected: list[int]) -> None:
     constant_rate(tmp_path / "short.mp4", "libx264", frames=frames)
     clip = load_clip(VideoRef("short.mp4"), FrameSettings(), tmp_path)
@@ -246,9 +242,7 @@ def test_playlists_open_nothing_else(tmp_path: Path) -> None:
     constant_rate(tmp_path / "secret.ts", "libx264")
     constant_rate(tmp_path / "secret.mp4", "libx264")
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
-    (tmp_path / "hls.mp4").write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4.0,\nsecret.ts\n#EXT-X-ENDLIST\n"
-    )
+    (tmp_path / "hls.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4.0,\nsecret.ts\n#EXT-X-ENDLIST\n")
     for name in ("list.mp4", "hls.mp4"):
         with pytest.raises(VideoError):
             load_clip(VideoRef(name), SETTINGS, tmp_path)
@@ -279,12 +273,8 @@ def test_the_timeout_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.8])
-@pytest.mark.parametrize(
-    ("name", "codec"), [("cut.mkv", "libx264"), ("cut.webm", "libvpx-vp9"), ("cut.avi", "mjpeg")]
-)
-def test_a_truncated_file_is_never_a_shorter_video(
-    tmp_path: Path, name: str, codec: str, keep: float
-) -> None:
+@pytest.mark.parametrize(("name", "codec"), [("cut.mkv", "libx264"), ("cut.webm", "libvpx-vp9"), ("cut.avi", "mjpeg")])
+def test_a_truncated_file_is_never_a_shorter_video(tmp_path: Path, name: str, codec: str, keep: float) -> None:
     """Cut anywhere: an error, unless what is left is all there is to see."""
     noise = np.random.default_rng(0).integers(0, 255, (60, HEIGHT, WIDTH, 3), dtype=np.uint8)
     path = write_video(tmp_path / name, codec, list(range(60)), Fraction(1, 10), pictures=list(noise))

@@ -85,9 +85,7 @@ def test_a_part_is_a_run_of_the_whole_videos_frames(videos: Path, decoded: list[
     assert decoded == [WHOLE]
 
 
-def test_a_part_too_short_for_its_rule_is_decoded_at_the_same_size(
-    videos: Path, decoded: list[VideoRef]
-) -> None:
+def test_a_part_too_short_for_its_rule_is_decoded_at_the_same_size(videos: Path, decoded: list[VideoRef]) -> None:
     store = FrameStore(videos, FrameSettings(fps=2, total_pixels=24 * 64 * 128))
     whole = store.clip(WHOLE)
     part = store.clip(VideoRef("clip.mp4", 3.0, 4.0))
@@ -98,9 +96,7 @@ def test_a_part_too_short_for_its_rule_is_decoded_at_the_same_size(
     assert decoded == [WHOLE, VideoRef("clip.mp4", 3.0, 4.0)]
 
 
-def test_a_part_of_a_video_thinned_out_by_max_frames_has_its_own_rate(
-    videos: Path, decoded: list[VideoRef]
-) -> None:
+def test_a_part_of_a_video_thinned_out_by_max_frames_has_its_own_rate(videos: Path, decoded: list[VideoRef]) -> None:
     store = FrameStore(videos, FrameSettings(fps=2, max_frames=6))
     assert read_indices(store.clip(WHOLE).frames) == list(range(0, 120, 20))
     assert read_indices(store.clip(VideoRef("clip.mp4", 4.0, 7.0)).frames) == list(range(40, 70, 5))
@@ -262,7 +258,7 @@ def _hold(path: Path, ready: multiprocessing.synchronize.Event) -> None:
 def test_a_killed_writer_is_replaced(videos: Path, tmp_path: Path, decoded: list[VideoRef]) -> None:
     directory = tmp_path / "store"
     path = entry_path(directory, SETTINGS, WHOLE)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     ready = context.Event()
     writer = context.Process(target=_hold, args=(path, ready))
     writer.start()
@@ -278,7 +274,9 @@ def test_a_killed_writer_is_replaced(videos: Path, tmp_path: Path, decoded: list
     assert len(decoded) == 1
 
 
-def _clip_in_a_process(store: FrameStore, start: multiprocessing.synchronize.Event, count: object) -> None:
+def _clip_in_a_process(
+    store: FrameStore, ready: multiprocessing.synchronize.Semaphore, start: object, count: object
+) -> None:
     def counted(*args: object) -> Clip:
         with count.get_lock():
             count.value += 1
@@ -286,7 +284,8 @@ def _clip_in_a_process(store: FrameStore, start: multiprocessing.synchronize.Eve
         return load_clip(*args)
 
     store_module.load_clip = counted
-    start.wait()
+    ready.release()
+    start.wait(60)
     for name in ("clip.mp4", "b.mp4"):
         assert len(store.clip(VideoRef(name)).frames) == 24
 
@@ -294,12 +293,13 @@ def _clip_in_a_process(store: FrameStore, start: multiprocessing.synchronize.Eve
 def test_processes_that_want_the_same_frames_decode_them_once(videos: Path, tmp_path: Path) -> None:
     shutil.copy(videos / "clip.mp4", videos / "b.mp4")
     directory = tmp_path / "store"
-    context = multiprocessing.get_context("fork")
-    start, count = context.Event(), context.Value("i", 0)
+    context = multiprocessing.get_context("spawn")  # a fork would inherit other tests' encoder threads
+    ready, start, count = context.Semaphore(0), context.Event(), context.Value("i", 0)
     store = FrameStore(videos, SETTINGS, directory=directory)
-    processes = [context.Process(target=_clip_in_a_process, args=(store, start, count)) for _ in range(4)]
+    processes = [context.Process(target=_clip_in_a_process, args=(store, ready, start, count)) for _ in range(2)]
     for process in processes:
         process.start()
+    assert all(ready.acquire(timeout=60) for _ in processes)
     start.set()
     for process in processes:
         process.join(60)

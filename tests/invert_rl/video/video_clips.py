@@ -46,16 +46,14 @@ def write_video(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = time_base
         for ticks, image in zip(pts, pictures, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=stream.pix_fmt, threads=1)
             frame.pts, frame.time_base = ticks, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
 
 
-def constant_rate(
-    path: Path, codec: str, frames: int = 40, rate: int = 10, **options: dict[str, str]
-) -> Path:
+def constant_rate(path: Path, codec: str, frames: int = 40, rate: int = 10, **options: dict[str, str]) -> Path:
     """A video of ``frames`` frames at ``rate`` frames per second from time 0."""
     return write_video(path, codec, list(range(frames)), Fraction(1, rate), rate=rate, **options)
 
@@ -65,7 +63,5 @@ def set_display_matrix(path: Path, a: int, b: int, c: int, d: int) -> None:
     data = bytearray(path.read_bytes())
     matrix = data.index(b"tkhd") + 4 + 40  # version 0: 40 bytes of other fields come first
     unit = 1 << 16
-    data[matrix : matrix + 36] = struct.pack(
-        ">9i", a * unit, b * unit, 0, c * unit, d * unit, 0, 0, 0, 1 << 30
-    )
+    data[matrix : matrix + 36] = struct.pack(">9i", a * unit, b * unit, 0, c * unit, d * unit, 0, 0, 0, 1 << 30)
     path.write_bytes(data)
