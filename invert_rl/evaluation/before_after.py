@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from accelerate.utils import gather_object
 
 from data_prep.rows import Row
-from invert_rl.evaluation.predict import Prediction, evaluation_mode, metrics_of, predict
+from invert_rl.evaluation.predict import evaluation_mode, predict
+from invert_rl.evaluation.predictions import Prediction
+from invert_rl.evaluation.scoring import metrics_of, rows_of_task
 from invert_rl.runs import write_records
 from invert_rl.tasks import TASKS
 from rewards.pipelines import VerbPipeline
@@ -43,7 +45,7 @@ def evaluate_once(
     mine = list(rows)[state.process_index :: state.num_processes]
     predictions: list[Prediction] = []
     for task in TASKS.values():
-        used = [row for row in mine if row.meta.get("verbs")] if task.needs_verbs else mine
+        used = rows_of_task(task.name, mine)
         if used and (pipeline is not None or not task.needs_verbs):
             with evaluation_mode(model):
                 predictions += predict(

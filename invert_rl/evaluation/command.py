@@ -1,0 +1,241 @@
+"""``invert-rl evaluate``: score a model, or predictions that are there already, on a file of rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import DataError
+from data_prep.rows import Row, split_windows
+from data_prep.verbs import annotate_verbs
+from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
+from invert_rl.evaluation.grounding import THRESHOLDS
+from invert_rl.evaluation.predictions import (
+    Prediction,
+    check_predictions,
+    in_seconds,
+    predictions_sidecar,
+    read_predictions,
+)
+from invert_rl.evaluation.presets import DEFAULT
+from invert_rl.evaluation.protocol import Protocol, compare_results, library_versions, protocol_id, protocol_line
+from invert_rl.evaluation.scoring import (
+    counts_of,
+    highlights_of,
+    metrics_of,
+    moments_of,
+    per_window_metrics,
+    score_verbs,
+)
+from invert_rl.tasks import INVERTED_TASKS, TASKS
+
+FRAME_FIELDS = {
+    "fps": float,
+    "min_frames": int,
+    "max_frames": int,
+    "total_pixels": int,
+    "min_pixels": int,
+    "max_pixels": int,
+}
+"""Fields of `FrameSettings` that are options here; the patch size is the model's."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``invert-rl evaluate``."""
+    parser.description = (
+        "R1@0.3, R1@0.5, R1@0.7 and mIoU of temporal grounding and the accuracies of VC, AR and VD. Every row counts: "
+        "one without an answer counts as wrong and is reported. On several GPUs: accelerate launch -m invert_rl.cli "
+        "evaluate …; a command that was killed goes on where it was."
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--model", metavar="M", help="checkpoint folder or hub id that answers")
+    source.add_argument("--predictions", type=Path, metavar="P.jsonl", help="answers that are there already")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="DATA.jsonl", help="rows, or QVHighlights' own annotation file"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--limit", type=_positive_int, metavar="N", help="only the first N rows of DATA")
+    parser.add_argument("--against", type=Path, metavar="R.json", help="an earlier --json result to compare with")
+    parser.add_argument("--strict", action="store_true", help="R1 counts IoU > m, as 2D-TAN; default: IoU >= m")
+    parser.add_argument(
+        "--units", choices=("seconds", "milliseconds", "fractions"), help="what the windows of P are in"
+    )
+    parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the shipped one")
+    parser.add_argument("--verb-match", choices=("all", "any"), default="all", help="verbs that VC and VD must have")
+    model = parser.add_argument_group("with --model")
+    model.add_argument("--videos", type=Path, metavar="DIR", help="folder that the rows' video names are relative to")
+    model.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=["tvg"], help="default: tvg")
+    model.add_argument("--prompt", default=DEFAULT, metavar="NAME", help="preset or a .json file; default: %(default)s")
+    model.add_argument(
+        "--output", type=Path, metavar="P.jsonl", help="where the answers go; default: runs/evaluate/MODEL-DATA.jsonl"
+    )
+    model.add_argument("--manifest", type=Path, help="of check-videos: videos that are not ok are not tried")
+    model.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    model.add_argument("--batch-size", type=_positive_int, default=16, help="prompts at a time; default: %(default)s")
+    model.add_argument("--max-new-tokens", type=_positive_int, default=1024, help="default: %(default)s")
+    model.add_argument("--backend", choices=("transformers", "vllm"), default="transformers")
+    model.add_argument("--revision", help="of a hub checkpoint")
+    model.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
+    model.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    model.add_argument(
+        "--transformers-positions", action="store_true", help="Qwen2.5-VL positions as transformers counts them"
+    )
+    for name, kind in FRAME_FIELDS.items():
+        model.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help="default: that of the training run, or the paper's"
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print the result; 0 on success. Raises `DataError` or `RewardError` for bad input."""
+    rows = read_evaluation_rows(args.data)
+    sha256 = file_sha256(args.data)
+    tasks = set(args.tasks)
+    if args.predictions is not None:
+        predictions = read_predictions(args.predictions, rows)
+        tasks = {prediction.task for prediction in predictions}
+        rows = _rows_meant(rows, predictions)
+        check_predictions(predictions, rows, str(args.predictions))
+        predictions = in_seconds(predictions, rows, args.units, str(args.predictions))
+        if args.limit is not None:
+            kept = {row.id for row in rows[: args.limit]} | {row.id for row in split_windows(rows[: args.limit])}
+            predictions = [prediction for prediction in predictions if prediction.id in kept]
+    rows = rows[: args.limit]
+    pipeline = None
+    if tasks & set(INVERTED_TASKS):
+        from rewards.pipelines import load_pipeline
+
+        pipeline = load_pipeline(args.verb_pipeline)
+        rows = annotate_verbs(rows, pipeline)
+    protocol: Protocol = {
+        "data": {"name": args.data.name, "rows": len(rows), "sha256": sha256},
+        "scoring": {
+            "thresholds": list(THRESHOLDS),
+            "comparison": ">" if args.strict else ">=",
+            "windows": "best of several windows",
+            "no_answer": "IoU 0 without an answer",
+            "verbs": f"{pipeline.name} {pipeline.version}".strip() if pipeline else None,
+            "verb_match": args.verb_match if pipeline else None,
+        },
+        "versions": library_versions(),
+    }
+    if args.predictions is not None:
+        protocol = _protocol_of_file(args.predictions, protocol)
+    else:
+        from invert_rl.evaluation.model import predict_with_model
+
+        if args.videos is None:
+            raise DataError("--model needs --videos, the folder that holds the videos of the data")
+        answers = predict_with_model(args, rows, protocol)
+        if answers is None:
+            return 0  # another rank prints
+        predictions, protocol = answers
+    if pipeline is not None:
+        score_verbs(predictions, rows, pipeline, args.verb_match)
+    result = evaluation_result(predictions, rows, protocol, args.strict)
+    change = compare_results(result, args.against) if args.against is not None else None
+    if change is not None:
+        result["change"] = change
+    sys.stdout.write(json.dumps(result, ensure_ascii=False) + "\n" if args.json else _as_text(result))
+    return 0
+
+
+def evaluation_result(
+    predictions: Sequence[Prediction], rows: Sequence[Row], protocol: Protocol, strict: bool = False
+) -> dict[str, Any]:
+    """Everything that ``--json`` prints: metrics in percent, counts, both QVHighlights conventions, the protocol."""
+    result: dict[str, Any] = metrics_of(predictions, rows, strict)
+    result.setdefault("n", len(rows))
+    del result["unparsable"], result["missing_video"]  # here as counts
+    counts = counts_of(predictions, rows)
+    for name in ("unparsable", "missing", "missing_video", "swapped", "outside"):
+        result[f"n_{name}"] = sum(of_task[name] for of_task in counts.values())
+    result["counts"] = counts
+    if "tvg" in counts and any(len(row.windows) > 1 for row in rows):
+        result["per_window"] = per_window_metrics(predictions, rows, strict)
+    if "tvg" in counts and (result.get("per_window") or any(row.dataset == "qvhighlights" for row in rows)):
+        result["moment_detr"] = moments_of(predictions, rows)
+        if all("saliency_scores" in row.meta for row in rows) and any(p.saliency for p in predictions):
+            highlights = highlights_of(predictions, rows)
+            brief = {**result["moment_detr"]["brief"], **highlights["brief"]}
+            result["moment_detr"] = {**result["moment_detr"], **highlights, "brief": brief}
+    result["protocol"] = protocol
+    result["protocol_line"] = protocol_line(protocol)
+    return result
+
+
+def frame_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Frame settings: those given, else those of the run whose ``model`` folder is evaluated, else the paper's."""
+    from invert_rl.video.settings import FrameSettings
+
+    settings = {}
+    for field in fields(FrameSettings):
+        if field.name in FRAME_FIELDS:
+            assert field.default is not MISSING
+            settings[field.name] = field.default
+    summary = Path(args.model).parent / "summary.json"
+    if Path(args.model).is_dir() and summary.is_file():
+        try:
+            trained = json.loads(summary.read_text(encoding="utf-8")).get("settings", {})
+        except json.JSONDecodeError as error:
+            raise DataError(f"{summary}: not valid JSON ({error.msg}); say all of --fps, … or delete it") from error
+        settings |= {name: trained[name] for name in FRAME_FIELDS if name in trained}
+    return settings | {name: getattr(args, name) for name in FRAME_FIELDS if getattr(args, name) is not None}
+
+
+def _rows_meant(rows: list[Row], predictions: Sequence[Prediction]) -> list[Row]:
+    """The rows, or one per window where the TVG predictions were made for those (ids ``…#0``, ``…#1``)."""
+    asked = {prediction.id for prediction in predictions if prediction.task == "tvg"}
+    split = split_windows(rows)
+    if asked - {row.id for row in rows} and asked <= {row.id for row in split}:
+        return split
+    return rows
+
+
+def _protocol_of_file(path: Path, protocol: Protocol) -> Protocol:
+    """The protocol of scoring, with what lies beside the predictions on how they were made."""
+    protocol = {**protocol, "predictions": {"name": path.name, "sha256": file_sha256(path)}}
+    sidecar = predictions_sidecar(path)
+    if not sidecar.is_file():
+        return protocol
+    from data_prep.files import read_json
+
+    made = read_json(sidecar)
+    if made.get("data", {}).get("sha256") != protocol["data"]["sha256"]:
+        sys.stderr.write(f"warning: {path}: {sidecar.name} says that the answers were made for another data file\n")
+    parts = ("model", "prompt", "frames", "decoding")
+    return {**protocol, **{name: made[name] for name in parts if name in made}}
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    lines = []
+    for name, value in result.items():
+        if isinstance(value, float):
+            change = result.get("change", {}).get(name)
+            lines.append(f"{name:<8} {value:7.2f}" + (f"  {change:+.2f}" if change is not None else ""))
+    lines.append(f"{'rows':<8} {result['n']:7d}")
+    for task, counts in result["counts"].items():
+        told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name != "rows" and count]
+        lines.append(f"{task.upper():<8} {', '.join(told)} of {counts['rows']}")
+    if "per_window" in result:
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in result["per_window"].items() if name != "n")
+        lines.append(f"one row per window, {result['per_window']['n']}: {numbers}")
+    if "moment_detr" in result:
+        brief = ", ".join(f"{name} {value:.2f}" for name, value in result["moment_detr"]["brief"].items())
+        lines.append(f"as moment_detr: {brief}")
+    if "change" in result:
+        lines.append(f"change against a result of the same protocol {protocol_id(result['protocol'])}")
+    lines.append(result["protocol_line"])
+    return "\n".join(lines) + "\n"
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value

@@ -1,0 +1,111 @@
+"""A checkpoint that answers a data file: what ``invert-rl evaluate --model`` does with transformers."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from transformers.utils.logging import disable_progress_bar
+
+from data_prep.errors import DataError
+from data_prep.manifest import read_manifest, split_usable
+from data_prep.rows import Row
+from invert_rl.evaluation.command import frame_options
+from invert_rl.evaluation.generate import Ranks, generate_predictions, jobs_of
+from invert_rl.evaluation.predict import Answerer, evaluation_mode
+from invert_rl.evaluation.predictions import Prediction
+from invert_rl.evaluation.presets import load_preset
+from invert_rl.evaluation.protocol import Protocol, model_sha256
+from invert_rl.models import CheckpointError, load_model, load_processor
+from invert_rl.task_data import check_video_root
+from invert_rl.video.settings import FrameSettings
+from invert_rl.video.store import FrameStore
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = timedelta(days=7)
+"""How long ranks wait for each other: until the slowest has answered its share."""
+
+
+def predict_with_model(
+    args: argparse.Namespace, rows: Sequence[Row], scoring: Protocol
+) -> tuple[list[Prediction], Protocol] | None:
+    """Predictions of ``args.model`` on all rows and the protocol they were made by; None on every rank but the first.
+
+    ``scoring`` is the protocol so far. Raises `DataError` for a checkpoint, a folder or a setting that cannot be used.
+    """
+    if args.backend == "vllm":
+        raise DataError("--backend vllm is not available in this version; use --backend transformers")
+    disable_progress_bar()
+    preset = load_preset(args.prompt, args.tasks)
+    check_video_root(rows, args.videos)
+    state = PartialState(cpu=args.cpu, timeout=PATIENCE)
+    try:
+        processor = load_processor(args.model, args.revision)
+        model = load_model(
+            args.model, args.revision, trained_positions=not args.transformers_positions, dtype=args.dtype
+        )
+    except (CheckpointError, OSError) as error:
+        raise DataError(f"--model {args.model}: {error}") from error
+    try:
+        settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"frame settings: {error}") from error
+    dtype = str(model.dtype).removeprefix("torch.")
+    made = {
+        "model": _model_identity(args.model, model.config),
+        "prompt": {"name": preset.name, "sha256": preset.sha256},
+        "frames": asdict(settings),
+        "decoding": {
+            "method": "greedy",
+            "max_new_tokens": args.max_new_tokens,
+            "backend": args.backend,
+            "dtype": dtype,
+            "positions": "transformers" if args.transformers_positions else "trained",
+        },
+    }
+    jobs = jobs_of([preset.tasks[task] for task in args.tasks], rows)
+    asked = {row.id: row for _, row in jobs}.values()
+    unusable = split_usable(asked, read_manifest(args.manifest))[1] if args.manifest is not None else {}
+    output = args.output or default_output(args.model, args.data)
+    model = model.to(state.device)
+    store = FrameStore(args.videos, settings, directory=args.store)
+    answer = Answerer(model, processor, store, args.max_new_tokens)
+    with evaluation_mode(model), torch.no_grad():
+        predictions = generate_predictions(
+            jobs,
+            answer,
+            output,
+            {**scoring, **made, "tasks": args.tasks},
+            args.batch_size,
+            unusable,
+            Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
+        )
+    if not state.is_main_process:
+        return None
+    logger.info("answers in %s", output)
+    return predictions, {**scoring, **made}
+
+
+def default_output(model: str, data: Path) -> Path:
+    """``runs/evaluate/MODEL-DATA.jsonl``; a run's ``model`` folder goes by the name of the run."""
+    parts = Path(os.path.abspath(model) if os.path.isdir(model) else model).parts
+    name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
+    return Path("runs") / "evaluate" / f"{name}-{data.name.split('.')[0]}.jsonl"
+
+
+def _model_identity(name: str, config: object) -> dict[str, str | None]:
+    """Name and content of a checkpoint: the hash of a folder, the commit of a hub checkpoint."""
+    if os.path.isdir(name):
+        return {
+            "name": Path(name).name if Path(name).name != "model" else str(Path(name)),
+            "sha256": model_sha256(Path(name)),
+        }
+    return {"name": name, "commit": getattr(config, "_commit_hash", None)}
