@@ -98,9 +98,7 @@ class Deadline:
     def check(self) -> None:
         """Raise `VideoError` if the time is up."""
         if self.end is not None and time.monotonic() > self.end:
-            raise VideoError(
-                self.name, f"not decoded within {self.seconds:g} s; raise the timeout or leave it out"
-            )
+            raise VideoError(self.name, f"not decoded within {self.seconds:g} s; raise the timeout or leave it out")
 
 
 @contextmanager
@@ -162,15 +160,11 @@ def probe(path: str | os.PathLike[str], timeout: float | None = 60.0, name: str 
                 if packet.stream.index != stream.index:
                     others_reach = max(others_reach, _packet_end(packet))
                 elif packet.pts is None:
-                    raise VideoError(
-                        name, "a packet carries no presentation time; re-mux the file with FFmpeg"
-                    )
+                    raise VideoError(name, "a packet carries no presentation time; re-mux the file with FFmpeg")
                 elif not packet.is_discard:
                     packets.append(_Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
         except (av.FFmpegError, EOFError) as error:
-            raise VideoError(
-                name, f"reading stopped after {len(packets)} frames: {_reason(error)}"
-            ) from error
+            raise VideoError(name, f"reading stopped after {len(packets)} frames: {_reason(error)}") from error
         if not packets:
             raise VideoError(name, "no frame could be decoded")
         packets.sort(key=lambda packet: packet.pts)
@@ -254,9 +248,7 @@ def _decode(
             for frame in container.decode(stream):
                 deadline.check()
                 if frame.pts is None:
-                    raise VideoError(
-                        info.name, "a frame carries no presentation time; re-mux the file with FFmpeg"
-                    )
+                    raise VideoError(info.name, "a frame carries no presentation time; re-mux the file with FFmpeg")
                 if begin and frame.pts < start_pts:
                     continue
                 index = begin + len(pts)
@@ -297,9 +289,7 @@ def _check_complete(info: VideoInfo) -> None:
     """Raise `VideoError` if the frames end more than 10 % and 0.5 s before the header's duration."""
     stated, reach = info.header_duration, info.reach
     if stated is not None and stated - reach > max(0.1 * stated, 0.5):
-        raise VideoError(
-            info.name, f"truncated: the header states {stated:.2f} s, the frames end after {reach:.2f} s"
-        )
+        raise VideoError(info.name, f"truncated: the header states {stated:.2f} s, the frames end after {reach:.2f} s")
 
 
 def _time_zero(container: Any, stream: Any, first_pts: int) -> int:

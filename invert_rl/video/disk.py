@@ -91,9 +91,7 @@ def read_entry(path: Path, ref: VideoRef, source: Source) -> Clip | None:
         with safe_open(path, framework="pt") as entry:
             recorded = entry.metadata() or {}
             if recorded.get("video") != ref.path or not source.same(recorded):
-                logger.warning(
-                    "%s: the video has changed since its frames were stored; decoding it again", ref.path
-                )
+                logger.warning("%s: the video has changed since its frames were stored; decoding it again", ref.path)
                 return None
             return Clip(
                 frames=entry.get_tensor("frames"),

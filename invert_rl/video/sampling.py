@@ -20,9 +20,7 @@ def window_of(ref: VideoRef, duration: float) -> tuple[float, float]:
     start = 0.0 if ref.start is None else float(ref.start)
     end = math.inf if ref.end is None else float(ref.end)
     if not 0 <= start < end:
-        raise VideoError(
-            ref.path, f"window [{start}, {end}] does not satisfy 0 <= start < end; repair the row"
-        )
+        raise VideoError(ref.path, f"window [{start}, {end}] does not satisfy 0 <= start < end; repair the row")
     if start >= duration:
         raise VideoError(ref.path, f"window starts at {start:g} s, the video ends at {duration:.3f} s")
     return start, min(end, duration)
@@ -41,9 +39,7 @@ def frame_count(frames_in_window: int, seconds: float, settings: FrameSettings) 
     return smart_nframes(limits, frames_in_window, rate)
 
 
-def choose_frames(
-    times: np.ndarray, start: float, end: float, settings: FrameSettings, path: str
-) -> np.ndarray:
+def choose_frames(times: np.ndarray, start: float, end: float, settings: FrameSettings, path: str) -> np.ndarray:
     """Indices into ``times`` (seconds, ascending) of the frames to show of the window ``[start, end)``.
 
     n frames are shown for the times ``start + i * (end - start) / n``: uniform from the start, so that the
@@ -55,9 +51,7 @@ def choose_frames(
     first, last = np.searchsorted(times, [start, end], side="left").tolist()
     inside = last - first
     if inside == 0:
-        raise VideoError(
-            path, f"window [{start:.3f}, {end:.3f}) holds no frame; widen it or leave the row out"
-        )
+        raise VideoError(path, f"window [{start:.3f}, {end:.3f}) holds no frame; widen it or leave the row out")
     if inside < TEMPORAL_PATCH:
         return np.repeat(first, TEMPORAL_PATCH)
     count = frame_count(inside, end - start, settings)

@@ -36,6 +36,7 @@ class FrameSettings:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps must be a positive number of frames per second, found {self.fps!r}")
+        object.__setattr__(self, "fps", float(self.fps))  # 2 and 2.0 are one setting, also in a store's folder
         for name in (
             "min_frames",
             "max_frames",
@@ -50,13 +51,9 @@ class FrameSettings:
         if self.max_frames < TEMPORAL_PATCH:
             raise ValueError(f"max_frames must be at least {TEMPORAL_PATCH}, found {self.max_frames}")
         if self.max_frames < self.min_frames:
-            raise ValueError(
-                f"max_frames ({self.max_frames}) must not be below min_frames ({self.min_frames})"
-            )
+            raise ValueError(f"max_frames ({self.max_frames}) must not be below min_frames ({self.min_frames})")
         if self.max_pixels < self.min_pixels:
-            raise ValueError(
-                f"max_pixels ({self.max_pixels}) must not be below min_pixels ({self.min_pixels})"
-            )
+            raise ValueError(f"max_pixels ({self.max_pixels}) must not be below min_pixels ({self.min_pixels})")
 
     @property
     def factor(self) -> int:

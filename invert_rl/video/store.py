@@ -137,6 +137,4 @@ def cut(whole: Clip, start: float, end: float, settings: FrameSettings) -> Clip 
     times = whole.timestamps[first:last]
     if np.abs(times - (whole.start + np.arange(first, last) * step)).max() > step / 2:
         return None
-    return Clip(
-        whole.frames[first:last], times, whole.start + first * step, whole.start + last * step, whole.path
-    )
+    return Clip(whole.frames[first:last], times, whole.start + first * step, whole.start + last * step, whole.path)
