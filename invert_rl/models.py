@@ -49,9 +49,9 @@ def load_processor(name: str, revision: str | None = None) -> ProcessorMixin:
     check_source(name)
     processor = AutoProcessor.from_pretrained(name, revision=revision, padding_side="left")
     tokenizer = getattr(processor, "tokenizer", None)
-    vocabulary = tokenizer.get_vocab() if tokenizer is not None else {}
+    vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
     missing = [token for token in NEEDED_TOKENS if token not in vocabulary]
-    if missing:
+    if tokenizer is None or missing:
         raise CheckpointError(
             f"{name}: the tokenizer lacks {', '.join(missing)}; a Qwen2.5-VL or Qwen3-VL checkpoint is needed"
         )

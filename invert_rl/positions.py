@@ -100,7 +100,7 @@ def use_trained_positions(model: nn.Module) -> bool:
     changed = False
     for module in model.modules():
         if type(module).__name__ == "Qwen2_5_VLModel":
-            module.get_rope_index = types.MethodType(trained_rope_index, module)  # type: ignore[assignment]
+            module.get_rope_index = types.MethodType(trained_rope_index, module)
             changed = True
     if changed:
         logger.info("Qwen2.5-VL positions: the rule of the released weights (opt out with trained_positions: false)")

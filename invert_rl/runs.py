@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
@@ -30,6 +32,13 @@ SUMMARY = "summary.json"
 def cache_folder() -> Path:
     """Where generated data is kept between runs: ``$XDG_CACHE_HOME/invert-rl``, or ``~/.cache/invert-rl``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invert-rl"
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars of single files and notices about renamed settings of other libraries off the console."""
+    disable_progress_bar()
+    for module in ("transformers", "trl"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=rf"{module}\..*")
 
 
 @contextmanager

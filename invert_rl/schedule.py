@@ -8,7 +8,7 @@ broadcast or stateful, so ranks, resumed runs and epochs cannot disagree.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ class TaskSampler(Sampler[Draw]):
     def __init__(
         self,
         schedule: TaskSchedule,
-        usable_rows: dict[str, Sequence[int]],
+        usable_rows: Mapping[str, Sequence[int]],
         prompts_per_round: int,
         num_generations: int,
         repeats: int,

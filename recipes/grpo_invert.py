@@ -37,6 +37,7 @@ from invert_rl.runs import (
     config_arguments,
     console,
     next_run_folder,
+    quiet_libraries,
     write_summary,
 )
 from invert_rl.task_data import check_video_root
@@ -63,7 +64,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
             str(world.test),
             str(world.videos),
         )
-    if args.video_root is None:
+    if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline) if set(args.tasks) & set(INVERTED_TASKS) else None
     rows = split_windows(read_rows(args.train_data))
@@ -120,6 +121,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
 
 
 if __name__ == "__main__":
+    quiet_libraries()
     with clear_errors():
         parser = TrlParser((InvertGRPOConfig, ModelConfig), prog="accelerate launch recipes/grpo_invert.py")
         try:

@@ -34,6 +34,7 @@ from invert_rl.runs import (
     config_arguments,
     console,
     next_run_folder,
+    quiet_libraries,
     write_summary,
 )
 from invert_rl.schedule import Draw
@@ -61,7 +62,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if toy:
         world = toy_world(SFT_SEED, args.toy_train_clips, args.toy_test_clips)
         args.train_data, args.eval_data, args.video_root = str(world.train), str(world.test), str(world.videos)
-    if args.video_root is None:
+    if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline)
     rows = annotate_verbs(split_windows(read_rows(args.train_data)), pipeline)
@@ -125,6 +126,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
 
 
 if __name__ == "__main__":
+    quiet_libraries()
     with clear_errors():
         parser = TrlParser((InvertSFTConfig, ModelConfig), prog="accelerate launch recipes/sft_invert.py")
         try:

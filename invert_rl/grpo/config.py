@@ -17,7 +17,7 @@ DEFAULT_OUTPUT = "runs/grpo_invert"
 class InvertGRPOConfig(GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
-    output_dir: str | None = field(
+    output_dir: str = field(
         default=DEFAULT_OUTPUT, metadata={"help": "Run folder; default: the next free runs/grpo_invert_NNN."}
     )
     train_data: str | None = field(

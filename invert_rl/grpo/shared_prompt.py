@@ -58,7 +58,7 @@ def add_shared_prompts(model: nn.Module) -> None:
             return forward(*args, **kwargs)
         return _forward_completions(self, forward, shared_prompts, **kwargs)
 
-    model.forward = types.MethodType(shared_forward, model)  # type: ignore[method-assign]
+    model.forward = types.MethodType(shared_forward, model)
 
 
 def _forward_completions(

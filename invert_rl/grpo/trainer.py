@@ -7,6 +7,7 @@ fails when TRL changes one of them.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -29,6 +30,13 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.grpo.scoring import assert_video_is_seen, token_types
 from invert_rl.grpo.shared_prompt import add_shared_prompts, share_prompts
+from invert_rl.grpo.vllm_rollout import (
+    SamplingAlarm,
+    check_vllm_settings,
+    generate_with_vllm,
+    push_weights,
+    video_engine,
+)
 from invert_rl.models import never_sampled_ids
 from invert_rl.positions import use_trained_positions
 from invert_rl.resume import load_weights
@@ -67,7 +75,7 @@ class InvertGRPOTrainer(GRPOTrainer):
         self,
         model: PreTrainedModel,
         rows: Sequence[Row],
-        reward_funcs: Sequence[Callable[..., list[float | None]]],
+        reward_funcs: Sequence[Callable[..., Sequence[float | None]]],
         args: InvertGRPOConfig,
         processing_class: ProcessorMixin,
         store: FrameStore,
@@ -76,17 +84,22 @@ class InvertGRPOTrainer(GRPOTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         task_data = TaskDataset(rows, args.tasks)
-        banned = never_sampled_ids(processing_class)
-        args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": banned}
-        super().__init__(
-            model=model,
-            reward_funcs=list(reward_funcs),
-            args=args,
-            train_dataset=datasets.Dataset.from_dict({"prompt": [row.id for row in task_data.rows]}),
-            processing_class=processing_class,
-            peft_config=peft_config,
-            callbacks=callbacks,
-        )
+        self.banned_ids = never_sampled_ids(processing_class)
+        if args.use_vllm:
+            check_vllm_settings(args, model)
+            callbacks = [*(callbacks or []), SamplingAlarm()]
+        else:
+            args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": self.banned_ids}
+        with video_engine():
+            super().__init__(
+                model=model,
+                reward_funcs=list(reward_funcs),
+                args=args,
+                train_dataset=datasets.Dataset.from_dict({"prompt": [row.id for row in task_data.rows]}),
+                processing_class=processing_class,
+                peft_config=peft_config,
+                callbacks=callbacks,
+            )
         self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class)
@@ -144,9 +157,9 @@ class InvertGRPOTrainer(GRPOTrainer):
             if not everywhere:
                 self._metrics["train"]["data/replaced"].append(float(len(failed)))
                 return inputs, [encoded[item["draw"].task, item["draw"].row] for item in inputs]
-            for key, error in everywhere:
-                failed[key] = error
-                self.quarantine.add(error)
+            for key, trouble in everywhere:
+                failed[key] = trouble
+                self.quarantine.add(trouble)
             inputs = [self._replace(item, attempt) if item["draw"][:2] in failed else item for item in inputs]
         raise DataError(
             f"no usable video after {MAX_REPLACEMENTS} replacements in one generation round; "
@@ -192,12 +205,18 @@ class InvertGRPOTrainer(GRPOTrainer):
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
-        if self.use_vllm:
-            raise NotImplementedError("use_vllm: rollouts by vLLM are not part of this version; set use_vllm: false")
         assert self._prompts is not None
         started = time.perf_counter()
         unique = list({id(prompt): prompt for prompt in self._prompts}.values())
         place = {id(prompt): number for number, prompt in enumerate(unique)}
+        index = [place[id(prompt)] for prompt in self._prompts]
+        if self.use_vllm:
+            if self.state.global_step != self._last_loaded_step:
+                push_weights(self.vllm_generation)
+                self._last_loaded_step = self.state.global_step
+            rollout = generate_with_vllm(self.vllm_generation, unique, index, self.banned_ids, self.eos_token_ids)
+            self._seconds["rollout"] = time.perf_counter() - started
+            return rollout
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
@@ -208,7 +227,7 @@ class InvertGRPOTrainer(GRPOTrainer):
             completions = generate_completions(
                 model,
                 unique,
-                [place[id(prompt)] for prompt in self._prompts],
+                index,
                 self.generation_config,
                 self._tokenizer.pad_token_id,
                 self.eos_token_ids,
@@ -317,6 +336,12 @@ class InvertGRPOTrainer(GRPOTrainer):
         for name, seconds in self._seconds.items():
             self._metrics["train"][f"time/{name}"].append(seconds)
         return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for name in [name for name, values in metrics.items() if all(math.isnan(value) for value in values)]:
+            del metrics[name]  # rewards of tasks that did not come up, which TRL would log as None
+        super().log(logs, start_time)
 
     # -- resume ---------------------------------------------------------------------------------------------------
 

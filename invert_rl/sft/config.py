@@ -16,7 +16,7 @@ DEFAULT_OUTPUT = "runs/sft_invert"
 class InvertSFTConfig(SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
-    output_dir: str | None = field(
+    output_dir: str = field(
         default=DEFAULT_OUTPUT, metadata={"help": "Run folder; default: the next free runs/sft_invert_NNN."}
     )
     train_data: str | None = field(
@@ -57,7 +57,7 @@ class InvertSFTConfig(SFTConfig):
     def __post_init__(self) -> None:
         self.schedule()
         self.remove_unused_columns = False
-        self.dataset_kwargs = {**(self.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        self.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__post_init__()
 
     def schedule(self) -> TaskSchedule:

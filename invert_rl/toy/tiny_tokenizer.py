@@ -79,7 +79,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
         tokenizer_object=backend,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        unk_token=None,  # type: ignore[arg-type]  # as in the released tokenizers: bytes cover everything
+        unk_token=None,  # as in the released tokenizers: bytes cover everything
         bos_token=None,
         additional_special_tokens=[
             token for token in SPECIAL_TOKENS if token not in ("<|im_end|>", "<|endoftext|>")

@@ -61,8 +61,6 @@ def test_without_the_ban_that_model_says_video_tokens(tiny_qwen2_5, world: Path,
     wants[banned] = 50.0
     model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + wants)
     (free,) = generate_completions(model, [prompt], [0], config(do_sample=False), PAD, [END])
-    (kept,) = generate_completions(
-        model, [prompt], [0], config(do_sample=False, suppress_tokens=banned), PAD, [END]
-    )
+    (kept,) = generate_completions(model, [prompt], [0], config(do_sample=False, suppress_tokens=banned), PAD, [END])
     assert set(free) <= set(banned)
     assert not set(kept) & set(banned)

@@ -135,5 +135,3 @@ def test_positions_are_the_trained_ones_in_scoring(make_trainer, tiny_qwen2_5, w
     inner = next(m for m in stock.model.modules() if type(m).__name__ == "Qwen2_5_VLModel")
     del inner.get_rope_index  # the method of the class shows again
     assert (trained - score(stock, [prompt, prompt], batch)).abs().max() > 1e-5
-
-

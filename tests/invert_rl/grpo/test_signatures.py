@@ -14,10 +14,18 @@ from invert_rl.grpo.trainer import InvertGRPOTrainer
 GRPO = {
     "_get_train_sampler": ["self", "dataset"],
     "_tokenize_prompts": ["self", "prompts"],
-    "_generate_single_turn": ["self", "prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"],
+    "_generate_single_turn": [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],
     "_generate_and_score_completions": ["self", "inputs"],
     "_compute_loss": ["self", "model", "inputs"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "log": ["self", "logs", "start_time"],
     "training_step": ["self", "model", "inputs", "num_items_in_batch"],
     "_get_per_token_logps_and_entropies": [
         "self",

@@ -29,9 +29,7 @@ def test_two_steps_change_language_and_vision(make_trainer, tiny_checkpoint):
 
 
 def test_lora_changes_only_adapters(make_trainer, tiny_checkpoint):
-    trainer = make_trainer(
-        tiny_checkpoint, beta=0.04, peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
-    )
+    trainer = make_trainer(tiny_checkpoint, beta=0.04, peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     before = parameters(trainer)
     trainer.train()
     moved = changed(before, parameters(trainer))
@@ -67,7 +65,7 @@ def test_logs_per_task_rewards_and_parts_of_a_step(make_trainer, tiny_qwen2_5):
     assert math.isfinite(log["ar/reward"])
     assert log["ar/valid_answers"] == 0.0  # random weights write no answer tag
     assert not any(name.startswith("tvg/") for name in log)
-    assert log["rewards/tvg_only/mean"] is None
+    assert "rewards/tvg_only/mean" not in log  # no row of its task
     for part in ("decode", "rollout", "score", "reward", "update"):
         assert log[f"time/{part}"] > 0
     assert log["data/replaced"] == 0

@@ -1,0 +1,47 @@
+"""``invert-rl``: the commands around training. Each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+
+from data_prep.errors import DataError
+from rewards.errors import RewardError
+
+COMMANDS = {
+    "convert": ("data_prep.convert.command", "turn official annotation files into rows"),
+    "check-videos": ("data_prep.check_videos", "decode each video once and write a manifest"),
+    "cache-frames": ("invert_rl.video.cache_frames", "decode the frames of a data set once, ahead of training"),
+    "score-verbs": ("rewards.score", "score a verb pipeline on labelled sentences"),
+    "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
+    "report": ("invert_rl.report.command", "one HTML file of a run"),
+    "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
+}
+"""Module and help of each command; a module has ``add_arguments(parser)`` and ``run(arguments) -> int``."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 on success, 1 for bad input, 2 for wrong arguments."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    parser = argparse.ArgumentParser(prog="invert-rl", description="Tools around GRPO with inverted tasks.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, (module_name, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if name == asked:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return parsed.run(parsed)
+    except (DataError, RewardError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
