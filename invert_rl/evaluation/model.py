@@ -83,7 +83,7 @@ def predict_with_model(
             jobs,
             answer,
             output,
-            {**scoring, **made, "tasks": args.tasks},
+            {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
             args.batch_size,
             unusable,
             Ranks(state.process_index, state.num_processes, state.wait_for_everyone),

@@ -1,0 +1,62 @@
+"""``invert-rl report``: a run folder as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from data_prep.errors import DataError
+from data_prep.files import atomic_write
+from data_prep.verbs import annotate_verbs
+from invert_rl.report.run_data import read_run
+from invert_rl.report.samples import make_samples
+from invert_rl.tasks import INVERTED_TASKS
+
+OUTPUT = "report.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``invert-rl report``."""
+    parser.description = (
+        "One HTML file of a run: curves, before and after, and every test sample with its clip, ground truth and "
+        "answers on a time line. It needs no network and can be sent to others."
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN_DIR", help="run folder of a recipe")
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help=f"default: RUN_DIR/{OUTPUT}")
+    parser.add_argument("--data", type=Path, metavar="DATA.jsonl", help="rows of the samples; default: the run's")
+    parser.add_argument("--videos", type=Path, metavar="DIR", help="the video folder; default: the run's")
+    parser.add_argument(
+        "--media",
+        choices=("clips", "frames", "none"),
+        default="clips",
+        help="what to embed of each video; frames or none where videos must not be passed on; default: %(default)s",
+    )
+    parser.add_argument(
+        "--media-mb", type=float, default=30.0, help="room for clips and frames, MB; default: %(default)s"
+    )
+    parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the run's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report and say where; returns 0, raises `DataError` for a folder that cannot be reported."""
+    found = read_run(args.run_dir, args.data, args.videos)
+    output = args.output or args.run_dir / OUTPUT
+    if output.is_dir():
+        raise DataError(f"{output}: is a folder; give the name of the HTML file with --output")
+    pipeline = None
+    if any(prediction.task in INVERTED_TASKS for prediction in (*found.before, *found.after)):
+        from rewards.pipelines import load_pipeline
+
+        pipeline = load_pipeline(args.verb_pipeline or found.settings.get("verb_pipeline"))
+        found.rows = annotate_verbs(found.rows, pipeline)
+    samples = make_samples(found.rows, found.before, found.after, pipeline)
+    from invert_rl.report.page import render_page  # brings torch, which decodes the clips
+
+    text = render_page(found, samples, args.media, int(args.media_mb * 1e6))
+    with atomic_write(output) as out:
+        out.write(text)
+    for note in found.notes:
+        sys.stderr.write(f"note: {note}\n")
+    sys.stdout.write(f"{output}  {len(samples)} samples, {len(text.encode()) / 1e6:.1f} MB\n")
+    return 0

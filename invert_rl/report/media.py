@@ -1,0 +1,129 @@
+"""Moving pictures for a page without a network: small H.264 clips or a few JPEG frames, as base64."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+import av
+import numpy as np
+from PIL import Image
+
+from invert_rl.video.clip import Clip
+from invert_rl.video.errors import VideoError
+from invert_rl.video.load import load_clip, resolve
+from invert_rl.video.ref import VideoRef
+from invert_rl.video.settings import FrameSettings
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["clips", "frames", "none"]
+
+AS_IT_IS = 300_000
+"""A small H.264 mp4 is embedded as it is, up to this many bytes."""
+CLIP = FrameSettings(fps=6.0, max_frames=360, total_pixels=1 << 31, min_pixels=1 << 12, max_pixels=320 * 240)
+STRIP = FrameSettings(
+    fps=1.0, min_frames=4, max_frames=8, total_pixels=1 << 31, min_pixels=1 << 12, max_pixels=160 * 120
+)
+CRF = 30
+TICKS = 1000
+
+
+@dataclass(frozen=True)
+class Medium:
+    """What the page shows of one video."""
+
+    kind: str
+    """clip, frames, or none."""
+    data: list[str]
+    """Base64: one mp4 file, or JPEG pictures."""
+    times: list[float]
+    """Seconds of each picture; empty for a clip."""
+    reason: str = ""
+    """Why there is nothing to see."""
+
+
+def media_of(videos: Sequence[str], root: Path, kind: Kind, limit_bytes: int) -> dict[str, Medium]:
+    """A medium for each video by name, as long as all together stay below ``limit_bytes`` (of base64).
+
+    Videos come in order of importance: where a clip does not fit any more frames are taken, and then nothing. A video
+    that cannot be decoded has none, with the reason.
+    """
+    found: dict[str, Medium] = {}
+    left = limit_bytes
+    for name in dict.fromkeys(videos):
+        medium = Medium("none", [], [], "left out to keep the file small")
+        for form in {"clips": ("clips", "frames"), "frames": ("frames",), "none": ()}[kind]:
+            if left <= 0:
+                break
+            try:
+                candidate = _clip(name, root) if form == "clips" else _frames(name, root)
+            except (VideoError, av.FFmpegError) as error:
+                logger.warning("%s is not shown: %s", name, error)
+                medium = Medium("none", [], [], str(error))
+                break
+            size = sum(len(data) for data in candidate.data)
+            if size <= left:
+                medium, left = candidate, left - size
+                break
+        found[name] = medium
+    return found
+
+
+def _clip(name: str, root: Path) -> Medium:
+    path = resolve(root, name)
+    if path.is_file() and path.stat().st_size <= AS_IT_IS and _plays_everywhere(path):
+        return Medium("clip", [_base64(path.read_bytes())], [])
+    return Medium("clip", [_base64(encode(load_clip(VideoRef(name), CLIP, root)))], [])
+
+
+def _frames(name: str, root: Path) -> Medium:
+    clip = load_clip(VideoRef(name), STRIP, root)
+    pictures = []
+    for frame in clip.frames:
+        target = io.BytesIO()
+        Image.fromarray(_picture(frame)).save(target, format="JPEG", quality=70)
+        pictures.append(_base64(target.getvalue()))
+    return Medium("frames", pictures, [round(float(time), 3) for time in clip.timestamps])
+
+
+def encode(clip: Clip) -> bytes:
+    """The frames of a clip as an H.264 mp4 file, each at its own time, the first at 0 s."""
+    target = io.BytesIO()
+    _, _, height, width = clip.frames.shape
+    with av.open(target, "w", format="mp4") as container:
+        options = {"crf": str(CRF), "preset": "veryfast", "bf": "0", "threads": "1"}
+        stream = container.add_stream("libx264", rate=TICKS, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.time_base = Fraction(1, TICKS)
+        for time, frame in zip(clip.timestamps.tolist(), clip.frames, strict=True):
+            picture = av.VideoFrame.from_ndarray(_picture(frame), format="rgb24")
+            picture.pts, picture.time_base = round(time * TICKS), Fraction(1, TICKS)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return target.getvalue()
+
+
+def _picture(frame: object) -> np.ndarray:
+    """(3, H, W) tensor to (H, W, 3) array."""
+    return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())  # type: ignore[attr-defined]
+
+
+def _plays_everywhere(path: Path) -> bool:
+    """Whether browsers play the file: H.264 with 4:2:0 colours in an mp4."""
+    with av.open(str(path)) as container:
+        streams = container.streams.video
+        if "mp4" not in container.format.name or not streams:
+            return False
+        context = streams[0].codec_context
+        return context.name == "h264" and context.pix_fmt in ("yuv420p", "yuvj420p")
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,131 @@
+"""The page: everything of a run put into one HTML text that needs no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from invert_rl.report.charts import histogram, line_chart
+from invert_rl.report.media import Kind, Medium, media_of
+from invert_rl.report.run_data import Run
+from invert_rl.report.samples import Sample
+from invert_rl.report.tables import confusions, metric_changes, step_times, verb_table
+from invert_rl.tasks import TASKS
+
+CURVES: tuple[tuple[str, tuple[str, ...], str], ...] = (
+    ("Reward by task", ("reward", *(f"{task}/reward" for task in TASKS)), ""),
+    ("Answers that can be read", tuple(f"{task}/valid_answers" for task in TASKS), ""),
+    ("Completion length, tokens", tuple(f"completions/{name}_length" for name in ("mean", "min", "max")), ""),
+    ("Cut off at the length limit", ("completions/clipped_ratio",), ""),
+    ("KL to the reference", ("kl",), ""),
+    ("Entropy", ("entropy",), ""),
+    ("Groups with equal rewards", ("frac_reward_zero_std",), ""),
+    ("Loss", ("loss",), ""),
+    ("Gradient norm", ("grad_norm",), ""),
+    ("Learning rate", ("learning_rate",), ""),
+)
+"""Title, columns of the log and unit of each chart; a chart without data is left out."""
+
+
+def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: int) -> str:
+    """The HTML text of a run's report.
+
+    ``kind`` says what is shown of a video and ``limit_bytes`` how large all of these may be together, in base64.
+    Clips go to the samples that changed the most.
+    """
+    important = sorted(samples, key=lambda sample: (-abs(sample.change), _value(sample)))
+    media: dict[str, Medium] = {}
+    if run.videos is not None:
+        media = media_of([sample.video for sample in important], run.videos, kind, limit_bytes)
+    order = {name: number for number, name in enumerate(media)}
+    parts, times = step_times(run.log)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    metrics = metric_changes(run.summary.get("before", {}), run.summary.get("after", {}))
+    return environment.get_template("page.html.jinja").render(
+        run=run,
+        metrics=metrics,
+        rows=run.summary.get("after", {}).get("n") or run.summary.get("before", {}).get("n"),
+        curves=_curves(run.log),
+        time_parts=parts,
+        times=times,
+        histogram=histogram("IoU of the answers to TVG", _ious(samples)),
+        verbs=verb_table(samples),
+        confusions=confusions(samples),
+        samples=samples,
+        tasks=[task for task in TASKS if any(sample.task == task for sample in samples)],
+        statuses=_statuses(samples),
+        sample_json=as_json([_record(sample, media, order) for sample in samples]),
+        media=list(media.values()),
+        as_json=as_json,
+        settings={name: json.dumps(value, default=str) for name, value in sorted(run.settings.items())},
+    )
+
+
+def as_json(value: Any) -> Markup:
+    """JSON that may stand inside a script element: no ``<`` that could end it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def _curves(log: Sequence[Mapping[str, float]]) -> list[Markup]:
+    charts = [line_chart(title, _series(log, columns), unit) for title, columns, unit in CURVES]
+    for task in TASKS:
+        names = dict.fromkeys(
+            name for record in log for name in record if name.startswith(f"{task}/") and name.endswith("_reward")
+        )
+        charts.append(line_chart(f"Parts of the reward, {task.upper()}", _series(log, tuple(names)), ""))
+    times = dict.fromkeys(name for record in log for name in record if name.startswith("time/"))
+    charts.append(line_chart("Time of a step by part", _series(log, ("step_time", *times)), " s"))
+    return [chart for chart in charts if chart]
+
+
+def _series(log: Sequence[Mapping[str, float]], columns: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    found = {name: [(record["step"], record[name]) for record in log if name in record] for name in columns}
+    return {_short(name): points for name, points in found.items() if points}
+
+
+def _short(column: str) -> str:
+    """``tvg/reward`` as ``TVG``, ``completions/mean_length`` as ``mean``, ``tvg/iou_reward`` as ``iou``."""
+    first, _, last = column.partition("/")
+    if not last:
+        return "all tasks" if column == "reward" else column.replace("_", " ")
+    if first in TASKS and last in ("reward", "valid_answers"):
+        return first.upper()
+    return last.removesuffix("_reward").removesuffix("_length").replace("_", " ")
+
+
+def _ious(samples: Sequence[Sample]) -> dict[str, list[float]]:
+    mine = [sample for sample in samples if sample.task == "tvg"]
+    return {
+        "before": [sample.before.value for sample in mine if sample.before],
+        "after": [sample.after.value for sample in mine if sample.after],
+    }
+
+
+def _statuses(samples: Sequence[Sample]) -> list[str]:
+    answers = [answer for sample in samples for answer in (sample.before, sample.after) if answer]
+    return sorted({answer.status for answer in answers})
+
+
+def _record(sample: Sample, media: Mapping[str, Medium], order: Mapping[str, int]) -> dict[str, Any]:
+    medium = media.get(sample.video)
+    shown = {"kind": medium.kind if medium else "none", "index": order.get(sample.video, -1)}
+    if medium is not None:
+        shown |= {"times": medium.times, "reason": medium.reason}
+    return {**sample.record(), "media": shown}
+
+
+def _value(sample: Sample) -> float:
+    answer = sample.after or sample.before
+    return answer.value if answer else 0.0
