@@ -131,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
         if args.videos is None:
             raise DataError("--model needs --videos, the folder that holds the videos of the data")
-        answers = predict_with_model(args, rows, protocol)
+        answers = predict_with_model(args, rows, protocol, pipeline)
         if answers is None:
             return 0  # another rank prints
         predictions, protocol = answers

@@ -18,15 +18,17 @@ from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
 from invert_rl.evaluation.command import frame_options
-from invert_rl.evaluation.generate import Ranks, generate_predictions, jobs_of
+from invert_rl.evaluation.generate import Job, Ranks, generate_predictions, jobs_of
 from invert_rl.evaluation.predict import Answerer, evaluation_mode
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.presets import load_preset
 from invert_rl.evaluation.protocol import Protocol, model_sha256
+from invert_rl.evaluation.scoring import score_verbs
 from invert_rl.models import CheckpointError, load_model, load_processor
 from invert_rl.task_data import check_video_root
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
+from rewards.pipelines import VerbPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +37,12 @@ PATIENCE = timedelta(days=7)
 
 
 def predict_with_model(
-    args: argparse.Namespace, rows: Sequence[Row], scoring: Protocol
+    args: argparse.Namespace, rows: Sequence[Row], scoring: Protocol, pipeline: VerbPipeline | None
 ) -> tuple[list[Prediction], Protocol] | None:
     """Predictions of ``args.model`` on all rows and the protocol they were made by; None on every rank but the first.
 
-    ``scoring`` is the protocol so far. Raises `DataError` for a checkpoint, a folder or a setting that cannot be used.
+    ``scoring`` is the protocol so far, ``pipeline`` finds the verbs that verb tasks need. Raises `DataError` for a
+    checkpoint, a folder or a setting that cannot be used.
     """
     if args.backend == "vllm":
         raise DataError("--backend vllm is not available in this version; use --backend transformers")
@@ -77,7 +80,14 @@ def predict_with_model(
     output = args.output or default_output(args.model, args.data)
     model = model.to(state.device)
     store = FrameStore(args.videos, settings, directory=args.store)
-    answer = Answerer(model, processor, store, args.max_new_tokens)
+    answerer = Answerer(model, processor, store, args.max_new_tokens)
+
+    def answer(batch: Sequence[Job]) -> list[Prediction]:
+        predictions = answerer(batch)
+        if pipeline is not None:
+            score_verbs(predictions, [row for _, row in batch], pipeline, args.verb_match)
+        return predictions
+
     with evaluation_mode(model), torch.no_grad():
         predictions = generate_predictions(
             jobs,

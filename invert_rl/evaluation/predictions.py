@@ -124,7 +124,10 @@ def _prediction(record: Any, where: str, id_of_qid: dict[str, str]) -> Predictio
     text, status = record.get("text", ""), record.get("status", OK)
     if not isinstance(text, str) or not isinstance(status, str):
         raise DataError(f"{where}: fields 'text' and 'status' must be strings")
-    prediction = Prediction(name, task, text=text, status=status)
+    score = record.get("score", 0.0)
+    if not is_seconds(score):
+        raise DataError(f"{where}: field 'score' must be a finite number, found {score!r}")
+    prediction = Prediction(name, task, text=text, status=status, score=float(score))
     if windows is None and status == OK:
         if "text" not in record:
             raise DataError(f"{where}: neither 'windows' nor 'text' is there; one of them must hold the answer")
