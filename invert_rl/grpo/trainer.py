@@ -71,6 +71,8 @@ class InvertGRPOTrainer(GRPOTrainer):
         quarantine: collects broken videos and refused rows.
     """
 
+    _last_loaded_step: int  # of the weights that TRL last pushed to vLLM
+
     def __init__(
         self,
         model: PreTrainedModel,
