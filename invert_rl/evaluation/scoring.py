@@ -50,9 +50,8 @@ def metrics_of(predictions: Sequence[Prediction], rows: Sequence[Row], strict: b
     """
     answers = {(prediction.task, prediction.id): prediction for prediction in predictions}
     metrics: dict[str, float] = {}
-    for name in TASKS:
-        used = rows_of_task(name, rows)
-        asked = [answers.get((name, row.id)) for row in used]
+    for name in (name for name in TASKS if any(prediction.task == name for prediction in predictions)):
+        asked = [answers.get((name, row.id)) for row in rows_of_task(name, rows)]
         if not any(asked):
             continue
         if name == "tvg":
