@@ -36,6 +36,13 @@ def annotate_verbs(rows: Sequence[Row], pipeline: VerbPipeline) -> list[Row]:
     return annotated
 
 
+def annotate_missing(rows: Sequence[Row], pipeline: VerbPipeline) -> list[Row]:
+    """`annotate_verbs` for the rows that carry no ``verbs`` and ``masked_query`` yet; the others stay as they are."""
+    missing = [row for row in rows if "verbs" not in row.meta or "masked_query" not in row.meta]
+    annotated = {row.id: row for row in annotate_verbs(missing, pipeline)}
+    return [annotated.get(row.id, row) for row in rows]
+
+
 def without_verb(rows: Sequence[Row]) -> list[Row]:
     """Annotated rows whose query has no verb: the inverted tasks cannot use them."""
     return [row for row in rows if not row.meta["verbs"]]

@@ -22,7 +22,7 @@ from trl import ModelConfig, TrlParser, get_peft_config
 
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows
-from data_prep.verbs import annotate_verbs
+from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.before_after import evaluate_once
 from invert_rl.grpo.config import DEFAULT_OUTPUT, InvertGRPOConfig
 from invert_rl.grpo.rewards import reward_functions
@@ -70,7 +70,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     rows = split_windows(read_rows(args.train_data))
     test_rows = read_rows(args.eval_data)[: args.eval_samples] if args.eval_data else []
     if pipeline is not None:
-        rows, test_rows = annotate_verbs(rows, pipeline), annotate_verbs(test_rows, pipeline)
+        rows, test_rows = annotate_missing(rows, pipeline), annotate_missing(test_rows, pipeline)
 
     # model
     name = model_args.model_name_or_path or start_checkpoint()

@@ -22,7 +22,7 @@ from trl import ModelConfig, TrlParser, get_peft_config
 
 from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows
-from data_prep.verbs import annotate_verbs
+from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.before_after import evaluate_once
 from invert_rl.models import load_model, load_processor
 from invert_rl.resume import resume_point
@@ -65,12 +65,12 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline)
-    rows = annotate_verbs(split_windows(read_rows(args.train_data)), pipeline)
-    test_rows = annotate_verbs(read_rows(args.eval_data), pipeline) if args.eval_data else []
+    rows = annotate_missing(split_windows(read_rows(args.train_data)), pipeline)
+    test_rows = annotate_missing(read_rows(args.eval_data), pipeline) if args.eval_data else []
     check_video_root(rows, args.video_root)
 
     def target(draw: Draw, row: Row) -> str:
-        return toy_target(draw, row, args.seed, args.loosen) if toy else target_text(draw.task, row)
+        return toy_target(draw, row, args.seed, args.loosen, args.loosen_from) if toy else target_text(draw.task, row)
 
     # model
     if model_args.model_name_or_path is None and not toy:

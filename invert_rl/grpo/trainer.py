@@ -106,7 +106,7 @@ class InvertGRPOTrainer(GRPOTrainer):
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class)
         self.store = store
-        self.quarantine = quarantine or Quarantine()
+        self.quarantine = Quarantine() if quarantine is None else quarantine
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
         self.shares_prompts = args.share_prompts and not args.gradient_checkpointing

@@ -36,6 +36,9 @@ class InvertSFTConfig(SFTConfig):
         default=0.0,
         metadata={"help": "Toy world only: taught spans have each border up to this much further out, s."},
     )
+    loosen_from: int = field(
+        default=0, metadata={"help": "Toy world only: first step with loosened spans; those before are exact."}
+    )
     verb_pipeline: str | None = field(default=None, metadata={"help": "spaCy pipeline that finds the verbs."})
     fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
     min_frames: int = field(default=4, metadata={"help": "At least this many frames, or what the clip has."})

@@ -113,7 +113,7 @@ class InvertSFTTrainer(SFTTrainer):
         data = TaskDataset(rows, args.tasks)
         self.schedule = args.schedule()
         self.store = store
-        self.quarantine = quarantine or Quarantine()
+        self.quarantine = Quarantine() if quarantine is None else quarantine
         super().__init__(
             model=model,
             args=args,

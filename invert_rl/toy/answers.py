@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.rows import Row
+from data_prep.rows import Row, Window
 from invert_rl.tasks import get_task, normalise_query
 from invert_rl.toy.queries import all_bodies, plain_sentence
 from invert_rl.toy.scene import GRID
@@ -14,20 +14,24 @@ from invert_rl.toy.scene import GRID
 def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: float = 0.0) -> str:
     """The answer to teach for one task and row, ``<think>…</think> <answer>…</answer>``.
 
-    TVG answers the span with two decimals, VC the completed sentence, AR the verb, VD the event in another
-    wording than the query. ``loosen`` (seconds, TVG only) moves each border outwards by an independent
-    uniform amount below it, clips it to the video and rounds it to 0.25 s: labels as loose as web
-    annotations, so that a model taught with them can find the event but has tight borders left to learn from
-    reward. Raises `DataError` for a row that is not of the toy world, `ValueError` for an unknown task.
+    TVG thinks through the clip's time line (``open 1.00 to 3.50, walk 5.00 to 8.00``) and answers the span with two
+    decimals; VC answers the completed sentence, AR the verb, VD the event in another wording than the query.
+    ``loosen`` (seconds, TVG only) moves each border outwards by an independent uniform amount below it, clips it to the
+    video and rounds it to 0.25 s: labels as loose as web annotations, so that a model taught with them can find the
+    event but has tight borders left to learn from reward. Raises `DataError` for a row that is not of the toy world,
+    `ValueError` for an unknown task.
     """
     task = get_task(task_name)
-    if "object" not in row.meta or len(row.meta.get("verbs", ())) != 1:
-        raise DataError(f"row {row.id!r} is not of the toy world: its meta lacks 'object' or its one verb")
-    verb, noun, colour = row.meta["verbs"][0], row.meta["object"], row.meta.get("colour", "")
+    if "events" not in row.meta:
+        raise DataError(f"row {row.id!r} is not of the toy world: its meta lacks 'events'")
+    verb, noun, colour = row.meta["events"][row.meta["event"]][0], row.meta["object"], row.meta["colour"]
     thought = plain_sentence(verb, noun)
     query = normalise_query(row.query)
     if task.name == "tvg":
-        start, end = loose_window(row, loosen, rng)
+        spans = [loose_window((start, end), row.duration, loosen, rng) for _, start, end in row.meta["events"]]
+        events = zip(row.meta["events"], spans, strict=True)
+        thought = ", ".join(f"{event[0]} {start:.2f} to {end:.2f}" for event, (start, end) in events)
+        start, end = spans[row.meta["event"]]
         answer = f"{start:.2f} to {end:.2f}"
     elif task.name == "vc":
         answer = query
@@ -41,14 +45,14 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
     return f"<think>{thought}</think> <answer>{answer}</answer>"
 
 
-def loose_window(row: Row, loosen: float, rng: np.random.Generator) -> tuple[float, float]:
-    """The row's window (seconds) with each border up to ``loosen`` seconds further out, on a 0.25 s grid."""
-    start, end = row.window
+def loose_window(window: Window, duration: float, loosen: float, rng: np.random.Generator) -> Window:
+    """``window`` (seconds) with each border up to ``loosen`` seconds further out, on a 0.25 s grid."""
+    start, end = window
     if loosen < 0:
         raise ValueError(f"loosen must not be negative, found {loosen}")
     if loosen == 0:
         return start, end
     early, late = rng.uniform(0.0, loosen, size=2)
     start = max(0.0, start - float(early))
-    end = min(row.duration, end + float(late))
+    end = min(duration, end + float(late))
     return round(start / GRID) * GRID, round(end / GRID) * GRID

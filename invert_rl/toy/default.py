@@ -56,6 +56,7 @@ def random_checkpoint(seed: int) -> str:
     return str(folder)
 
 
-def toy_target(draw: Draw, row: Row, seed: int, loosen: float) -> str:
+def toy_target(draw: Draw, row: Row, seed: int, loosen: float, loosen_from: int) -> str:
     """The answer that SFT teaches for a draw of a toy row; its random part depends on seed and draw alone."""
-    return target_text(draw.task, row, generator(seed, TARGET, draw.round, draw.slot), loosen)
+    now = loosen if draw.round >= loosen_from else 0.0
+    return target_text(draw.task, row, generator(seed, TARGET, draw.round, draw.slot), now)

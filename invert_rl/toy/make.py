@@ -24,7 +24,7 @@ from invert_rl.toy.scene import DURATION, Scene, draw_scene
 from invert_rl.toy.world import FPS, render
 
 SPLITS = ("train", "validation", "test")
-VERSION = 3
+VERSION = 4
 """Raised whenever the same seed would give other clips or rows, so that old folders are not taken for new."""
 STAMP = "world.json"
 CRF = 16
@@ -84,8 +84,12 @@ def make_clip(clip: tuple[str, int], seed: int, videos: Path) -> list[Row]:
 
 
 def scene_rows(scene: Scene, split: str, name: str, rng: np.random.Generator) -> list[Row]:
-    """One row per event: windows in seconds; ``meta`` has the verb, the masked query, object and colour."""
+    """One row per event: windows in seconds; ``meta`` has the verb, the masked query, object, colour and all events.
+
+    ``meta["events"]`` is the time line, ``[verb, start, end]`` in order; ``meta["event"]`` the row's place in it.
+    """
     rows = []
+    events = [[event.verb, event.start, event.end] for event in scene.events]
     for number, event in enumerate(scene.events):
         query = make_query(event.verb, scene.noun, scene.colour, rng)
         meta = {
@@ -93,6 +97,8 @@ def scene_rows(scene: Scene, split: str, name: str, rng: np.random.Generator) ->
             "masked_query": query.masked,
             "object": scene.noun,
             "colour": scene.colour,
+            "events": events,
+            "event": number,
         }
         rows.append(
             Row(

@@ -131,9 +131,7 @@ def build_processor(tokenizer: PreTrainedTokenizerBase, kind: str = "qwen2_5_vl"
     _check_kind(kind)
     if kind == "qwen3_vl":
         return Qwen3VLProcessor(
-            image_processor=Qwen2VLImageProcessor(
-                size=PIXELS, patch_size=16, merge_size=2, temporal_patch_size=2
-            ),
+            image_processor=Qwen2VLImageProcessor(size=PIXELS, patch_size=16, merge_size=2, temporal_patch_size=2),
             tokenizer=tokenizer,
             # The bounds of Qwen3-VL's video processor count the pixels of all frames of a video together.
             video_processor=Qwen3VLVideoProcessor(
@@ -147,9 +145,7 @@ def build_processor(tokenizer: PreTrainedTokenizerBase, kind: str = "qwen2_5_vl"
             chat_template=CHAT_TEMPLATE,
         )
     return Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(
-            size=PIXELS, patch_size=14, merge_size=2, temporal_patch_size=2
-        ),
+        image_processor=Qwen2VLImageProcessor(size=PIXELS, patch_size=14, merge_size=2, temporal_patch_size=2),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(
             size=PIXELS,
@@ -207,9 +203,7 @@ def _heads(width: int) -> int:
     return width // HEAD_DIM
 
 
-def _text_settings(
-    tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int, intermediate: int
-) -> dict[str, Any]:
+def _text_settings(tokenizer: PreTrainedTokenizerBase, hidden: int, layers: int, intermediate: int) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": hidden,
@@ -228,7 +222,6 @@ def _shared_settings(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     names = ("image", "video", "vision_start", "vision_end")
     tokens = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
     ids = {
-        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token)
-        for name, token in zip(names, tokens, strict=True)
+        f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in zip(names, tokens, strict=True)
     }
     return {**ids, "tie_word_embeddings": True, "dtype": "float32"}

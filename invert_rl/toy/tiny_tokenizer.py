@@ -81,9 +81,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
         pad_token="<|endoftext|>",
         unk_token=None,  # as in the released tokenizers: bytes cover everything
         bos_token=None,
-        additional_special_tokens=[
-            token for token in SPECIAL_TOKENS if token not in ("<|im_end|>", "<|endoftext|>")
-        ],
+        additional_special_tokens=[token for token in SPECIAL_TOKENS if token not in ("<|im_end|>", "<|endoftext|>")],
         padding_side="left",
         model_max_length=4096,
         chat_template=CHAT_TEMPLATE,
@@ -96,9 +94,7 @@ def toy_texts() -> list[str]:
     texts = ["system\n", "user\n", "assistant\n", "You are a helpful assistant.", "0123456789. to"] * 64
     for task in TASKS.values():
         # A tag always is a token of its own, so what stands around it is learned as separate texts.
-        for piece in re.split(
-            "|".join(TAGS), task.prompt.format(query="", masked_query="the person [] the box")
-        ):
+        for piece in re.split("|".join(TAGS), task.prompt.format(query="", masked_query="the person [] the box")):
             texts += [piece] * 64
     for verb in VERBS:
         for noun in OBJECTS:

@@ -124,13 +124,17 @@ def open_video(path: str | os.PathLike[str], name: str | None = None) -> Iterato
         if status.st_size == 0:
             raise VideoError(name, "empty file")
         try:
-            container = av.open(file, mode="r", options=dict(OPEN_OPTIONS), buffer_size=READ_BUFFER)
+            container = av.open(
+                file, mode="r", options=dict(OPEN_OPTIONS), metadata_errors="replace", buffer_size=READ_BUFFER
+            )
         except (av.FFmpegError, EOFError) as error:
             raise VideoError(name, f"not a video or damaged from the start ({_reason(error)})") from error
         with container:
             stream = container.streams.best("video")
             if stream is None:
                 raise VideoError(name, "no video stream")
+            if stream.codec_context is None:
+                raise VideoError(name, "no decoder for the video stream")
             # Worker processes decode side by side; FFmpeg's own threads would cost more CPU for the same.
             stream.codec_context.thread_count = 1
             yield container, stream

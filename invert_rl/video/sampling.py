@@ -79,6 +79,9 @@ def frame_size(height: int, width: int, count: int, settings: FrameSettings, pat
     share = settings.total_pixels / count * TEMPORAL_PATCH
     most = max(min(settings.max_pixels, share), int(least * 1.05))
     try:
-        return smart_resize(height, width, factor=settings.factor, min_pixels=least, max_pixels=most)
+        size = smart_resize(height, width, factor=settings.factor, min_pixels=least, max_pixels=most)
     except ValueError as error:
         raise VideoError(path, f"picture of {width} x {height} pixels: {error}") from error
+    if min(size) == 0:  # its rule rounds a narrow side down to nothing
+        raise VideoError(path, f"picture of {width} x {height} pixels: too narrow for {most:.0f} pixels a frame")
+    return size

@@ -25,6 +25,8 @@ ROW = Row(
         "masked_query": "The red figure is [] the box.",
         "object": "box",
         "colour": "red",
+        "events": [["jump", 0.5, 2.0], ["open", 3.25, 5.75]],
+        "event": 1,
     },
 )
 
@@ -35,7 +37,8 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_texts():
     thought = "<think>the person opens the box</think>"
-    assert target_text("tvg", ROW, rng()) == f"{thought} <answer>3.25 to 5.75</answer>"
+    time_line = "<think>jump 0.50 to 2.00, open 3.25 to 5.75</think>"
+    assert target_text("tvg", ROW, rng()) == f"{time_line} <answer>3.25 to 5.75</answer>"
     assert target_text("vc", ROW, rng()) == f"{thought} <answer>the red figure is opening the box</answer>"
     assert target_text("ar", ROW, rng()) == f"{thought} <answer>open</answer>"
     descriptions = {target_text("vd", ROW, rng(seed)) for seed in range(50)}
@@ -56,9 +59,16 @@ def test_exact_answers_earn_every_reward():
         assert reward(answers, task=[task] * 20, verbs=[["open"]] * 20) == [1.0] * 20
 
 
+def test_a_loose_answer_is_the_one_of_its_time_line():
+    for seed in range(20):
+        text = target_text("tvg", ROW, rng(seed), loosen=1.5)
+        thought, answer = text.removeprefix("<think>").removesuffix("</answer>").split("</think> <answer>")
+        assert thought.split(", ")[1] == f"open {answer}"
+
+
 def test_loose_windows_hold_the_true_one_stay_in_the_video_and_spread_as_asked():
     generator = rng()
-    windows = np.array([loose_window(ROW, 2.0, generator) for _ in range(4000)])
+    windows = np.array([loose_window((3.25, 5.75), 12.0, 2.0, generator) for _ in range(4000)])
     assert (windows[:, 0] <= 3.25).all() and (windows[:, 1] >= 5.75).all()
     assert (windows % 0.25 == 0).all()
     assert windows[:, 0].min() == 1.25 and windows[:, 1].max() == 7.75
@@ -66,7 +76,7 @@ def test_loose_windows_hold_the_true_one_stay_in_the_video_and_spread_as_asked()
     assert abs((3.25 - windows[:, 0]).mean() - 1.0) < 0.05
     assert abs(windows[:, 0].std() - 2 / 12**0.5) < 0.05
     assert abs(np.corrcoef(windows.T)[0, 1]) < 0.06
-    ends = [loose_window(Row("r", "v.mp4", 12.0, "q", ((0.5, 11.5),)), 4.0, generator) for _ in range(50)]
+    ends = [loose_window((0.5, 11.5), 12.0, 4.0, generator) for _ in range(50)]
     assert min(ends)[0] == 0.0 and max(end for _, end in ends) == 12.0
 
 
@@ -76,4 +86,4 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="unknown task"):
         target_text("xx", ROW, rng())
     with pytest.raises(ValueError, match="negative"):
-        loose_window(ROW, -1.0, rng())
+        loose_window((3.25, 5.75), 12.0, -1.0, rng())

@@ -1,0 +1,160 @@
+"""The main recipe as a user runs it, in miniature: what it writes, and what it says about bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from data_prep.rows import Row, write_rows
+from invert_rl.toy.make import make_world
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ["--toy_train_clips", "6", "--toy_test_clips", "2", "--per_device_train_batch_size", "8"]
+SMALL += ["--num_generations", "4", "--max_completion_length", "6", "--logging_steps", "1", "--report_to", "none"]
+
+
+def test_a_run_leaves_everything_it_promises(run_recipe, tiny, tmp_path):
+    run_recipe("grpo_invert.py", *SMALL, "--model_name_or_path", tiny, "--max_steps", "3", "--save_steps", "2")
+    run = tmp_path / "runs" / "grpo_invert_001"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary.keys() == {"before", "after", "seconds", "peak_rss_gib", "settings"}
+    for when in ("before", "after"):
+        assert {"R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "VC", "AR", "VD", "unparsable", "n"} <= summary[when].keys()
+        samples = [json.loads(line) for line in (run / f"samples_{when}.jsonl").read_text().splitlines()]
+        assert len(samples) == 4 * summary[when]["n"]
+    assert summary["settings"]["tvg_probability"] == 0.8
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log[:3]] == [1, 2, 3]
+    assert (run / "model" / "model.safetensors").is_file()
+    assert (run / "checkpoint-2").is_dir()
+    assert len(list((run / "completions").glob("*.parquet"))) == 3
+    assert json.loads((run / "quarantine.json").read_text()) == {}
+
+
+def test_default_runs_get_new_folders_and_named_ones_are_not_overwritten(run_recipe, tiny, tmp_path, capsys):
+    common = [*SMALL, "--model_name_or_path", tiny, "--max_steps", "1", "--toy_test_clips", "1"]
+    for number in ("001", "002"):
+        run_recipe("grpo_invert.py", *common)
+        assert (tmp_path / "runs" / f"grpo_invert_{number}" / "summary.json").is_file()
+    with pytest.raises(SystemExit) as stop:
+        run_recipe("grpo_invert.py", *common, "--output_dir", "runs/grpo_invert_001")
+    assert stop.value.code == 1
+    assert "holds another run" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    make_world(folder, seed=5, n_train=2, n_validation=0, n_test=0)
+    return folder
+
+
+def good_line(clips: Path) -> dict:
+    return json.loads((clips / "train.jsonl").read_text().splitlines()[0])
+
+
+BAD = {
+    "empty file": ("", [], "holds no rows"),
+    "malformed line": ("GOOD\n{not json\n", [], "bad.jsonl:2: not valid JSON"),
+    "span outside": ({"windows": [[3.0, 99.0]]}, [], "window .3.0, 99.0. does not satisfy"),
+    "reversed span": ({"windows": [[5.0, 3.0]]}, [], "does not satisfy 0 <= start < end"),
+    "name that leaves the folder": ({"video": "../../secret.mp4"}, [], "must be a relative path inside the video"),
+    "no video there": ({"video": "gone.mp4"}, [], "holds none of the 1 videos"),
+    "query without a verb": ({"query": "a red door", "meta": {}}, [], "needs verbs, but none of the 1 rows"),
+    "unknown task": ("GOOD\n", ["--tasks", "tvg", "vqa"], "unknown task 'vqa'"),
+    "p above 1": ("GOOD\n", ["--tvg_probability", "1.5"], "must be in .0, 1., found 1.5"),
+    "no such checkpoint": ("GOOD\n", ["--model_name_or_path", "./no/such"], "no such checkpoint folder"),
+    "no such pipeline": ("GOOD\n", ["--verb_pipeline", "en_core_web_xx"], "'en_core_web_xx' cannot be loaded"),
+    "no such file": (None, [], "bad.jsonl: no such file"),
+    "no such config": ("GOOD\n", ["--config", "missing.yaml"], "missing.yaml"),
+    "no such resume": ("GOOD\n", ["--resume_from_checkpoint", "./checkpoint-9"], "no such checkpoint"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_message_and_leaves_nothing(run_recipe, clips, tiny, tmp_path, capsys, case):
+    content, options, message = BAD[case]
+    data = tmp_path / "bad.jsonl"
+    good = json.dumps(good_line(clips))
+    if isinstance(content, dict):
+        content = json.dumps({**good_line(clips), **content})
+    if content is not None:
+        data.write_text(content.replace("GOOD", good))
+    arguments = ["--train_data", str(data), "--video_root", str(clips / "videos"), "--output_dir", "out"]
+    if "--model_name_or_path" not in options:
+        arguments += ["--model_name_or_path", tiny]
+    with pytest.raises(SystemExit) as stop:
+        run_recipe("grpo_invert.py", *SMALL, *arguments, *options)
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert re.search(message, error), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_without_the_vision_tokens_is_refused(run_recipe, tiny, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    tokenizer = (broken / "tokenizer.json").read_text()
+    (broken / "tokenizer.json").write_text(tokenizer.replace("<|video_pad|>", "<|audio_pad|>"))
+    settings = (broken / "tokenizer_config.json").read_text()
+    (broken / "tokenizer_config.json").write_text(settings.replace("<|video_pad|>", "<|audio_pad|>"))
+    with pytest.raises(SystemExit):
+        run_recipe("grpo_invert.py", *SMALL, "--model_name_or_path", str(broken), "--output_dir", "out")
+    assert "the tokenizer lacks <|video_pad|>" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_broken_videos_are_named_at_the_end(run_recipe, clips, tiny, tmp_path, capsys):
+    rows = [json.loads(line) for line in (clips / "train.jsonl").read_text().splitlines()]
+    videos = tmp_path / "videos"
+    shutil.copytree(clips / "videos", videos)
+    (videos / "text.mp4").write_text("not a video")
+    (videos / "zero.webm").touch()
+    broken = [{**rows[0], "id": name, "video": name} for name in ("text.mp4", "zero.webm", "missing.mp4")]
+    write_rows([Row(**{**row, "windows": row["windows"]}) for row in rows + broken], tmp_path / "rows.jsonl")
+    run_recipe(
+        *("grpo_invert.py", *SMALL, "--model_name_or_path", tiny, "--output_dir", "out", "--max_steps", "8"),
+        *("--train_data", str(tmp_path / "rows.jsonl"), "--video_root", str(videos), "--tasks", "tvg"),
+    )
+    left_out = json.loads((tmp_path / "out" / "quarantine.json").read_text())
+    assert left_out.keys() == {"text.mp4", "zero.webm", "missing.mp4"}
+    out = capsys.readouterr().out
+    for name, reason in left_out.items():
+        assert f"left out: {name}: {reason}" in out
+
+
+@pytest.mark.slow
+def test_kill_and_resume_give_the_run_that_was_never_stopped(tiny, cache, tmp_path):
+    """`kill -9` some time after the first checkpoint, then ``--resume_from_checkpoint latest``."""
+    command = [sys.executable, str(ROOT / "recipes" / "grpo_invert.py"), *SMALL, "--model_name_or_path", tiny]
+    command += ["--max_steps", "12", "--save_steps", "3", "--save_total_limit", "9"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    subprocess.run([*command, "--output_dir", str(straight)], env=environment, check=True, capture_output=True)
+    process = subprocess.Popen([*command, "--output_dir", str(killed)], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "checkpoint-6").is_dir() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "summary.json").exists()
+    resume = ["--output_dir", str(killed), "--resume_from_checkpoint", "latest"]
+    result = subprocess.run([*command, *resume], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (straight, killed))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    before = [json.loads((folder / "summary.json").read_text())["before"] for folder in (straight, killed)]
+    assert before[0] == before[1]
