@@ -9,9 +9,10 @@ import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rewards.errors import RewardError
+from rewards.training.captions import lone_verbs
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -23,10 +24,16 @@ PIPELINE_DIR = Path(__file__).parent / "pipeline"
 UNUSED_COMPONENTS = ("parser", "ner", "senter", "entity_linker", "textcat")
 """Components of a named pipeline that verbs do not need."""
 
+LIST_WORDS = 4
+"""As many words that all can be verbs are a list of verbs and no sentence."""
+
 MASK = "[]"
 """What stands for a masked verb in a query: "Person [] the door" (paper, section 2.2)."""
 
-_MARKUP = re.compile(r"<[^<>]{1,40}>|[<>\[\]{}()\"“”*`_=|\\#~^]")
+_MARKUP = re.compile(r"<[^<>]{1,40}>|\\(?:boxed|text|textbf)\b|[<>\[\]{}()\"“”*`_=|\\#~^]")
+
+_JOINT = re.compile(r"[^\w\s:-]|\d|(?:^|\s)-+(?=\s|$)|\b(?:and|or|then)\b")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class VerbPipeline:
@@ -39,19 +46,25 @@ class VerbPipeline:
         self.nlp = nlp
         self.name = name
         self.version: str = nlp.meta.get("version", "")
+        self._lemmatizer: Any = nlp.get_pipe("lemmatizer") if nlp.has_pipe("lemmatizer") else None
 
     def verbs(self, texts: Iterable[str]) -> list[list[str]]:
         """The distinct verb lemmas of each text, in the order in which they first occur.
 
-        Markup (tags, brackets, quotes, JSON) is read as white space.
+        Markup (tags, brackets, quotes, JSON) is read as white space, and CamelCase as separate words. Without a
+        sentence a tagger can only guess: a word that stands alone is a verb if it can be one, and so are single
+        words joined by punctuation, "and" or "or", and `LIST_WORDS` or more words, where every one can be a verb.
         """
-        docs = self._docs(_MARKUP.sub(" ", text) for text in texts)
-        return [list(dict.fromkeys(map(self._lemma, _verb_tokens(doc)))) for doc in docs]
+        plain = (_CAMEL.sub(" ", _MARKUP.sub(" ", text)) for text in texts)
+        return [
+            _listed_verbs(doc.text) or list(dict.fromkeys(map(self._lemma, _verb_tokens(doc))))
+            for doc in self._docs(plain)
+        ]
 
     def mask(self, texts: Iterable[str]) -> list[tuple[str, list[str]]]:
         """Each query with every verb replaced by ``[]``, and the distinct lemmas of the verbs in order.
 
-        Runs of white space become one space.
+        Runs of white space become one space, a query all in capitals becomes lower case.
         """
         masked = []
         for doc in self._docs(texts):
@@ -61,32 +74,47 @@ class VerbPipeline:
             masked.append((query, list(dict.fromkeys(map(self._lemma, verbs)))))
         return masked
 
+    def similarity(self, a: str, b: str) -> float:
+        """Cosine of the word vectors of two lemmas, cut to [0, 1]; 0 when a vector is missing, 1 when equal.
+
+        Raises `RewardError` when the pipeline has no word vectors at all.
+        """
+        vocab = self.nlp.vocab
+        if vocab.vectors_length == 0:
+            raise RewardError(
+                f"verb pipeline {self.name!r} has no word vectors, which the cosine reward needs; name one that "
+                "has them, such as en_core_web_md, or use the binary reward"
+            )
+        if a == b:
+            return 1.0
+        first, second = vocab.get_vector(a), vocab.get_vector(b)
+        norms = float((first @ first) * (second @ second)) ** 0.5
+        return min(1.0, max(0.0, float(first @ second) / norms)) if norms > 0 else 0.0
+
     def _docs(self, texts: Iterable[str]) -> Iterable[Doc]:
         """The tagged texts, white space normalised; rule lemmas wait for `_lemma`, which needs only the verbs'."""
-        disable = ["lemmatizer"] if self.nlp.has_pipe("lemmatizer") else []
-        return self.nlp.pipe((" ".join(text.split()) for text in texts), disable=disable)
+        disable = [] if self._lemmatizer is None else ["lemmatizer"]
+        return self.nlp.pipe(map(_normalise, texts), disable=disable)
 
     def _lemma(self, token: Token) -> str:
         """The lemma of one verb, lower case."""
-        if self.nlp.has_pipe("lemmatizer"):
-            return self.nlp.get_pipe("lemmatizer").lemmatize(token)[0].lower()  # type: ignore[attr-defined]
-        return token.lemma_.lower()
+        lemma = token.lemma_ if self._lemmatizer is None else self._lemmatizer.lemmatize(token)[0]
+        return lemma.lower()
 
 
-@functools.cache
 def load_pipeline(name: str | None = None) -> VerbPipeline:
     """The verb pipeline of that name, loaded once per process; without a name the one shipped here.
 
     ``name`` is a spaCy package such as ``en_core_web_sm`` or a folder. Raises `RewardError` when it cannot be
     loaded or does not tag verbs.
     """
+    return _load(str(PIPELINE_DIR) if name is None else name)
+
+
+@functools.cache
+def _load(source: str) -> VerbPipeline:
     import spacy
 
-    source = str(PIPELINE_DIR) if name is None else name
-    if name is None and not PIPELINE_DIR.is_dir():
-        from rewards.stopgap import stopgap_pipeline
-
-        return VerbPipeline(stopgap_pipeline(), "stopgap")
     try:
         nlp = spacy.load(source, exclude=UNUSED_COMPONENTS)
     except (OSError, ValueError) as error:
@@ -94,13 +122,30 @@ def load_pipeline(name: str | None = None) -> VerbPipeline:
             f"verb pipeline {source!r} cannot be loaded ({error}); install it with `python -m spacy download "
             "NAME` or leave the name out to use the pipeline shipped with this package"
         ) from error
-    pipeline = VerbPipeline(nlp, name or f"{nlp.meta['lang']}_{nlp.meta['name']}")
+    pipeline = VerbPipeline(nlp, f"{nlp.meta['lang']}_{nlp.meta['name']}")
     if pipeline.verbs(["A person opens the door."]) != [["open"]]:
         raise RewardError(
             f"verb pipeline {source!r} finds no verb 'open' in 'A person opens the door.'; name an English "
             "pipeline with a tagger and a lemmatizer, or leave the name out to use the shipped one"
         )
     return pipeline
+
+
+def _normalise(text: str) -> str:
+    """``text`` with single spaces, shouting in lower case, and lone surrogates, which spaCy refuses, replaced."""
+    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    return text.lower() if text.isupper() else text
+
+
+def _listed_verbs(text: str) -> list[str]:
+    """The lemmas of a text that is one word, or a list of words, that can be verbs; empty for any other text."""
+    lemmas = lone_verbs()
+    items = [item for item in _JOINT.split(text.lower()) if item.strip()]
+    words = [word for item in items for word in item.split()]
+    is_list = len(words) == len(items) or len(words) >= LIST_WORDS
+    if not is_list or not all(word in lemmas for word in words):
+        return []
+    return list(dict.fromkeys(lemmas[word] for word in words))
 
 
 def _verb_tokens(doc: Doc) -> list[Token]:

@@ -1,19 +1,27 @@
 """Verb rewards of the inverted tasks: verb completion, action recognition, video description.
 
-Ground truth is the column ``verbs``: the lemmas of each query, computed once offline by the same pipeline.
+Ground truth is the column ``verbs``: the lemmas of each query, computed once offline by the same pipeline. A
+score is binary by default; ``verb_score="cosine"`` is the variant of the paper's Table 3, in which a verb counts
+by its similarity to the verb asked for. Its scores are in [0, 1] and keep every guard against lists of verbs.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, TypeAlias
 
 from rewards.answers import Completion, answer_or_bare_text, completion_text
 from rewards.errors import RewardError
 from rewards.pipelines import VerbPipeline, load_pipeline
+from rewards.training.lexicon import lemma_table
 
 VerbMatch: TypeAlias = Literal["all", "any"]
+VerbScore: TypeAlias = Literal["binary", "cosine"]
+Similarity: TypeAlias = Callable[[str, str], float]
+"""How alike two lemmas are, in [0, 1]."""
+
 Reward: TypeAlias = Callable[..., list[float | None]]
 
 MAX_ANSWER_CHARS = 5000
@@ -22,36 +30,71 @@ MAX_ANSWER_CHARS = 5000
 EXTRA_VERBS = 5
 """How many distinct verbs a description may hold beyond as many as were asked for."""
 
+MAX_AR_WORDS = 12
+"""A longer answer to "use a verb" scores 0."""
 
-def vc_score(predicted: Collection[str], truth: Collection[str], verb_match: VerbMatch = "all") -> float:
-    """Verb completion, 0 or 1 (paper, eq. 5), from sets of lemmas.
+MAX_VERB_LIKE = 15
+"""How many distinct words that can be verbs a completed query may hold beyond as many as were masked."""
 
-    "all": every masked verb is recovered and no other verb is there. "any": at least one masked verb is
-    recovered. With either, more distinct verbs than were masked score 0, so that listing does not pay.
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def same_verb(a: str, b: str) -> float:
+    """The binary similarity of two lemmas: 1 when they are equal, else 0."""
+    return float(a == b)
+
+
+def vc_score(
+    predicted: Collection[str],
+    truth: Collection[str],
+    verb_match: VerbMatch = "all",
+    similarity: Similarity = same_verb,
+    verb_like: int = 0,
+) -> float:
+    """Verb completion, in [0, 1] (paper, eq. 5), from the lemmas of the answer and of the query.
+
+    "all": how well the worst recovered of the masked verbs is met, so 1 when all are there. "any": how well the
+    best recovered one is. Listing does not pay: more distinct verbs than were masked score 0, and so do more
+    than `MAX_VERB_LIKE` words beyond that number which can be verbs (``verb_like``), even where they are read as
+    nouns.
     """
-    found = set(predicted) & set(truth)
-    if not found or len(set(predicted)) > len(set(truth)):
+    verbs, asked = set(predicted), set(truth)
+    if not verbs or len(verbs) > len(asked) or verb_like > len(asked) + MAX_VERB_LIKE:
         return 0.0
-    return float(verb_match == "any" or found == set(truth) == set(predicted))
+    return _agreement(verbs, asked, verb_match, similarity)
 
 
-def ar_score(predicted: Collection[str], truth: Collection[str]) -> float:
-    """Action recognition, 0 or 1 (paper, eq. 6): exactly one verb, and it is among the query's."""
-    return float(len(set(predicted)) == 1 and set(predicted) <= set(truth))
+def ar_score(
+    predicted: Collection[str], truth: Collection[str], words: int = 1, similarity: Similarity = same_verb
+) -> float:
+    """Action recognition, in [0, 1] (paper, eq. 6): the one verb of the answer against the best of the query.
+
+    An answer with several distinct verbs, without any, or of more than `MAX_AR_WORDS` ``words`` scores 0.
+    """
+    verbs, asked = set(predicted), set(truth)
+    if len(verbs) != 1 or not asked or words > MAX_AR_WORDS:
+        return 0.0
+    return _agreement(verbs, asked, "any", similarity)
 
 
-def vd_score(predicted: Collection[str], truth: Collection[str], words: int, verb_match: VerbMatch = "all") -> float:
-    """Video description, 0 or 1 (paper, eq. 7): all (or any) of the query's verbs are in the description.
+def vd_score(
+    predicted: Collection[str],
+    truth: Collection[str],
+    words: int,
+    verb_match: VerbMatch = "all",
+    similarity: Similarity = same_verb,
+) -> float:
+    """Video description, in [0, 1] (paper, eq. 7): whether all (or any) verbs of the query are described.
 
     Guard against lists of verbs: 0 when there are more than `EXTRA_VERBS` distinct verbs beyond as many as
     the query has, or when they are more than half of the ``words`` and more than the query has.
     """
     verbs, asked = set(predicted), set(truth)
-    if not asked or len(verbs) > len(asked) + EXTRA_VERBS:
+    if not verbs or not asked or len(verbs) > len(asked) + EXTRA_VERBS:
         return 0.0
     if len(verbs) > len(asked) and 2 * len(verbs) > words:
         return 0.0
-    return float(bool(verbs & asked) if verb_match == "any" else asked <= verbs)
+    return _agreement(verbs, asked, verb_match, similarity)
 
 
 def vc_reward(
@@ -60,18 +103,22 @@ def vc_reward(
     verbs: Sequence[Sequence[str]],
     *,
     verb_match: VerbMatch = "all",
+    verb_score: VerbScore = "binary",
     pipeline: VerbPipeline | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """`vc_score` of each answer (paper, eq. 5); None for tasks other than "vc"."""
-    _check_match(verb_match)
+    check_options(verb_match, verb_score)
     return _score(
         "vc",
         completions,
         task,
         verbs,
         pipeline,
-        lambda found, asked, words: vc_score(found, asked, verb_match),
+        verb_score,
+        lambda found, asked, answer, similarity: vc_score(
+            found, asked, verb_match, similarity, verb_like_words(answer)
+        ),
     )
 
 
@@ -80,11 +127,21 @@ def ar_reward(
     task: Sequence[str],
     verbs: Sequence[Sequence[str]],
     *,
+    verb_score: VerbScore = "binary",
     pipeline: VerbPipeline | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """`ar_score` of each answer (paper, eq. 6); None for tasks other than "ar"."""
-    return _score("ar", completions, task, verbs, pipeline, lambda found, asked, words: ar_score(found, asked))
+    check_options("all", verb_score)
+    return _score(
+        "ar",
+        completions,
+        task,
+        verbs,
+        pipeline,
+        verb_score,
+        lambda found, asked, answer, similarity: ar_score(found, asked, count_words(answer), similarity),
+    )
 
 
 def vd_reward(
@@ -93,18 +150,20 @@ def vd_reward(
     verbs: Sequence[Sequence[str]],
     *,
     verb_match: VerbMatch = "all",
+    verb_score: VerbScore = "binary",
     pipeline: VerbPipeline | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """`vd_score` of each answer (paper, eq. 7); None for tasks other than "vd"."""
-    _check_match(verb_match)
+    check_options(verb_match, verb_score)
     return _score(
         "vd",
         completions,
         task,
         verbs,
         pipeline,
-        lambda found, asked, words: vd_score(found, asked, words, verb_match),
+        verb_score,
+        lambda found, asked, answer, similarity: vd_score(found, asked, count_words(answer), verb_match, similarity),
     )
 
 
@@ -119,21 +178,49 @@ def _score(
     task: Sequence[str],
     verbs: Sequence[Sequence[str]],
     pipeline: VerbPipeline | None,
-    score: Callable[[list[str], Sequence[str], int], float],
+    verb_score: VerbScore,
+    score: Callable[[list[str], Sequence[str], str, Similarity], float],
 ) -> list[float | None]:
-    """``score(verbs of the answer, verbs asked for, words of the answer)`` of the rows of task ``name``."""
+    """``score(verbs of the answer, verbs asked for, answer, similarity)`` of the rows of task ``name``."""
     scores: list[float | None] = [None] * len(completions)
     mine = [index for index, row_task in enumerate(task) if row_task == name]
     if not mine:
         return scores
     answers = [answer_or_bare_text(completion_text(completions[index])) for index in mine]
     answers = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in answers]
-    found = (pipeline or load_pipeline()).verbs(answers)
+    pipeline = pipeline or load_pipeline()
+    similarity = same_verb if verb_score == "binary" else pipeline.similarity
+    found = pipeline.verbs(answers)
     for index, answer, lemmas in zip(mine, answers, found, strict=True):
-        scores[index] = score(lemmas, verbs[index], len(answer.split()))
+        scores[index] = score(lemmas, verbs[index], answer, similarity)
     return scores
 
 
-def _check_match(verb_match: str) -> None:
+def count_words(text: str) -> int:
+    """How many runs of letters ``text`` has."""
+    return len(_WORD.findall(text))
+
+
+def verb_like_words(text: str) -> int:
+    """How many distinct verbs the words of ``text`` can be forms of, whatever they are in the sentence."""
+    forms = _verb_forms()
+    return len({forms[word] for word in _WORD.findall(text.lower()) if word in forms})
+
+
+@functools.cache
+def _verb_forms() -> dict[str, str]:
+    return lemma_table()
+
+
+def check_options(verb_match: str, verb_score: str) -> None:
+    """Raise `RewardError` when an option of the verb rewards is unknown."""
     if verb_match not in ("all", "any"):
         raise RewardError(f"verb_match {verb_match!r} is unknown; use 'all' or 'any'")
+    if verb_score not in ("binary", "cosine"):
+        raise RewardError(f"verb_score {verb_score!r} is unknown; use 'binary' or 'cosine'")
+
+
+def _agreement(verbs: Collection[str], asked: Collection[str], verb_match: VerbMatch, similarity: Similarity) -> float:
+    """How well the worst ("all") or the best ("any") of ``asked`` is met by the verb most similar to it."""
+    met = [max(similarity(verb, other) for other in verbs) for verb in asked]
+    return max(met) if verb_match == "any" else min(met)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from rewards.training.lexicon import FOLDER, FORMS, read_verbs
+from rewards.training.lexicon import FOLDER, FORMS, lemma_table, read_verbs
 
 Labelled = list[tuple[str, str]]
 """Words of one sentence with their labels: a part of speech, for verbs with the form, such as ``VERB.z``."""
@@ -48,6 +48,13 @@ def read_words() -> dict[str, list[str]]:
 def caption_verbs() -> set[str]:
     """The verbs that captions use: those of the verb classes of ``words.txt``."""
     return {entry.split("_")[0] for name in VERB_CLASSES if name != "any" for entry in read_words()[name]}
+
+
+@cache
+def lone_verbs() -> dict[str, str]:
+    """Lemmas of the words that are read as a verb when they stand alone: verb forms but those of `mostlynoun`."""
+    hardly_verbs = set(read_words()["mostlynoun"])
+    return {form: lemma for form, lemma in lemma_table(caption_verbs()).items() if lemma not in hardly_verbs}
 
 
 @cache

@@ -30,6 +30,7 @@ PREFERRED = {
     "premiered": "premiere",
     "paled": "pale",
     "siting": "sit",
+    "putted": "put",
 }
 """Forms of two verbs whose lemma is not the one that the order of the table would give."""
 
