@@ -1,0 +1,1 @@
+"""What the shipped verb pipeline is trained on; see ``python -m rewards.train_verbs --help``."""
