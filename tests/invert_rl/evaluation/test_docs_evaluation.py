@@ -1,0 +1,43 @@
+"""The commands, options and keys printed in docs/evaluation.md exist."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from invert_rl.evaluation import command as evaluate
+from invert_rl.evaluation.presets import preset_names
+from invert_rl.report import command as report
+
+TEXT = (Path(__file__).resolve().parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^(?:invert-rl|accelerate launch -m invert_rl.cli) (.*)$", TEXT, flags=re.MULTILINE)
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser()
+    {"evaluate": evaluate, "report": report}[name].add_arguments(parser)
+    return parser
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_parse(line: str) -> None:
+    name, *words = shlex.split(line)
+    parser_of(name).parse_args(words)
+
+
+def test_options_of_the_tables_exist_and_are_all_there() -> None:
+    cells = re.findall(r"^\| (`--.*?) \|", TEXT, flags=re.MULTILINE)
+    named = {option for cell in cells for option in re.findall(r"--[a-z-]+", cell)}
+    known = {option for name in ("evaluate", "report") for option in parser_of(name)._option_string_actions}
+    assert named <= known
+    in_the_text = {"-h", "--help", "--model", "--predictions"}
+    assert known - named == in_the_text
+
+
+def test_presets_are_named() -> None:
+    row = next(line for line in TEXT.splitlines() if line.startswith("| `--prompt"))
+    assert set(preset_names()) == set(re.findall(r"`(\w+)`", row))
