@@ -74,6 +74,8 @@ def test_frame_size_keeps_the_budget(count: int, shape: tuple[int, int], patch: 
 def test_a_picture_like_a_line_is_an_error_of_the_video() -> None:
     with pytest.raises(VideoError, match="2000 x 2 pixels"):
         frame_size(2, 2000, 4, FrameSettings(), "line.mp4")
+    with pytest.raises(VideoError, match="8 x 1500 pixels: too narrow"):
+        frame_size(1500, 8, 4, FrameSettings(max_pixels=20_000, min_pixels=16 * 28 * 28), "line.mp4")
 
 
 @pytest.mark.parametrize(

@@ -314,3 +314,35 @@ def test_frames_are_those_of_qwen_vl_utils(tmp_path: Path) -> None:
     assert torch.equal(clip.frames, expected)
     assert Image.fromarray(clip.frames[3].permute(1, 2, 0).numpy()).size == (size[1], size[0])
     assert BLOCK * 4 == WIDTH
+
+
+def test_tags_in_another_encoding_are_no_matter(tmp_path: Path) -> None:
+    path = constant_rate(tmp_path / "tags.mkv", "libx264", frames=4)
+    data = path.read_bytes()
+    assert b"Lavf" in data
+    path.write_bytes(data.replace(b"Lavf", b"\xe9\xe0\xff\xfe"))
+    assert len(load_clip(VideoRef("tags.mkv"), SETTINGS, tmp_path).frames) == 4
+
+
+def test_mutated_files_load_or_say_why(tmp_path: Path) -> None:
+    """Whatever bytes a file holds: frames or a `VideoError`, nothing else."""
+    rng = np.random.default_rng(0)
+    sources = [
+        constant_rate(tmp_path / "good.mp4", "libx264").read_bytes(),
+        constant_rate(tmp_path / "good.mkv", "mpeg4").read_bytes(),
+        constant_rate(tmp_path / "good.avi", "mjpeg").read_bytes(),
+    ]
+    outcomes = set()
+    for _ in range(150):
+        data = bytearray(sources[rng.integers(len(sources))])
+        places = rng.integers(len(data) if rng.random() < 0.5 else 1500, size=rng.integers(1, 20))
+        for place in places:
+            data[place] = rng.integers(256)
+        (tmp_path / "mutated").write_bytes(data)
+        try:
+            clip = load_clip(VideoRef("mutated"), SETTINGS, tmp_path, timeout=10)
+            assert len(clip.frames) % 2 == 0 and np.isfinite(clip.timestamps).all()
+            outcomes.add("frames")
+        except VideoError:
+            outcomes.add("error")
+    assert outcomes == {"frames", "error"}
