@@ -76,9 +76,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--manifest", type=Path, help="of check-videos: videos that are not ok are not tried")
     model.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
-    model.add_argument("--batch-size", type=_positive_int, default=16, help="prompts at a time; default: %(default)s")
+    model.add_argument("--batch-size", type=_positive_int, help="prompts at a time; default: 16, with vLLM 128")
     model.add_argument("--max-new-tokens", type=_positive_int, default=1024, help="default: %(default)s")
-    model.add_argument("--backend", choices=("transformers", "vllm"), default="transformers")
+    model.add_argument(
+        "--backend", choices=("auto", "transformers", "vllm"), default="auto", help="default: vLLM if it is there"
+    )
     model.add_argument("--revision", help="of a hub checkpoint")
     model.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
     model.add_argument("--cpu", action="store_true", help="do not use a GPU")

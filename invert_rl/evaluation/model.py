@@ -1,17 +1,18 @@
-"""A checkpoint that answers a data file: what ``invert-rl evaluate --model`` does with transformers."""
+"""A checkpoint that answers a data file: what ``invert-rl evaluate --model`` does."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from accelerate import PartialState
+from transformers import AutoConfig, ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import DataError
@@ -19,7 +20,7 @@ from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
 from invert_rl.evaluation.command import frame_options
 from invert_rl.evaluation.generate import Job, Ranks, generate_predictions, jobs_of
-from invert_rl.evaluation.predict import Answerer, evaluation_mode
+from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.presets import load_preset
 from invert_rl.evaluation.protocol import Protocol, model_sha256
@@ -30,10 +31,10 @@ from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
 from rewards.pipelines import VerbPipeline
 
-logger = logging.getLogger(__name__)
-
 PATIENCE = timedelta(days=7)
 """How long ranks wait for each other: until the slowest has answered its share."""
+BATCH = {"transformers": 16, "vllm": 128}
+"""Prompts at a time unless ``--batch-size`` says."""
 
 
 def predict_with_model(
@@ -44,43 +45,36 @@ def predict_with_model(
     ``scoring`` is the protocol so far, ``pipeline`` finds the verbs that verb tasks need. Raises `DataError` for a
     checkpoint, a folder or a setting that cannot be used.
     """
-    if args.backend == "vllm":
-        raise DataError("--backend vllm is not available in this version; use --backend transformers")
     disable_progress_bar()
     preset = load_preset(args.prompt, args.tasks)
     check_video_root(rows, args.videos)
+    jobs = jobs_of([preset.tasks[task] for task in args.tasks], rows)
+    asked = {row.id: row for _, row in jobs}.values()
+    unusable = split_usable(asked, read_manifest(args.manifest))[1] if args.manifest is not None else {}
     state = PartialState(cpu=args.cpu, timeout=PATIENCE)
+    backend = choose_backend(args.backend, state)
     try:
         processor = load_processor(args.model, args.revision)
-        model = load_model(
-            args.model, args.revision, trained_positions=not args.transformers_positions, dtype=args.dtype
-        )
+        settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+        config = AutoConfig.from_pretrained(args.model, revision=args.revision)
+        complete, dtype = (_with_vllm if backend == "vllm" else _with_transformers)(args, processor, state)
     except (CheckpointError, OSError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
-    try:
-        settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
     except (TypeError, ValueError) as error:
-        raise DataError(f"frame settings: {error}") from error
-    dtype = str(model.dtype).removeprefix("torch.")
+        raise DataError(f"settings: {error}") from error
     made = {
-        "model": _model_identity(args.model, model.config),
+        "model": _model_identity(args.model, config),
         "prompt": {"name": preset.name, "sha256": preset.sha256},
         "frames": asdict(settings),
         "decoding": {
             "method": "greedy",
             "max_new_tokens": args.max_new_tokens,
-            "backend": args.backend,
+            "backend": backend,
             "dtype": dtype,
             "positions": "transformers" if args.transformers_positions else "trained",
         },
     }
-    jobs = jobs_of([preset.tasks[task] for task in args.tasks], rows)
-    asked = {row.id: row for _, row in jobs}.values()
-    unusable = split_usable(asked, read_manifest(args.manifest))[1] if args.manifest is not None else {}
-    output = args.output or default_output(args.model, args.data)
-    model = model.to(state.device)
-    store = FrameStore(args.videos, settings, directory=args.store)
-    answerer = Answerer(model, processor, store, args.max_new_tokens)
+    answerer = Answerer(processor, FrameStore(args.videos, settings, directory=args.store), complete)
 
     def answer(batch: Sequence[Job]) -> list[Prediction]:
         predictions = answerer(batch)
@@ -88,20 +82,53 @@ def predict_with_model(
             score_verbs(predictions, [row for _, row in batch], pipeline, args.verb_match)
         return predictions
 
-    with evaluation_mode(model), torch.no_grad():
-        predictions = generate_predictions(
-            jobs,
-            answer,
-            output,
-            {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
-            args.batch_size,
-            unusable,
-            Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
-        )
+    output = args.output or default_output(args.model, args.data)
+    predictions = generate_predictions(
+        jobs,
+        answer,
+        output,
+        {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
+        args.batch_size or BATCH[backend],
+        unusable,
+        Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
+    )
     if not state.is_main_process:
         return None
-    logger.info("answers in %s", output)
+    sys.stderr.write(f"answers: {output}\n")
     return predictions, {**scoring, **made}
+
+
+def choose_backend(wanted: str, state: PartialState) -> str:
+    """``transformers`` or ``vllm``; "auto" is vLLM where it is installed, has a GPU and is not shared out over ranks.
+
+    Raises `DataError` where vLLM is asked for and cannot be used.
+    """
+    installed = find_spec("vllm") is not None
+    if wanted == "auto":
+        return "vllm" if installed and state.device.type == "cuda" and state.num_processes == 1 else "transformers"
+    if wanted == "vllm" and not installed:
+        raise DataError("--backend vllm: vLLM is not installed; pip install 'invert-rl[vllm]', or leave --backend out")
+    if wanted == "vllm" and state.num_processes > 1:
+        raise DataError("--backend vllm runs in one process; start it without accelerate launch")
+    return wanted
+
+
+def _with_transformers(
+    args: argparse.Namespace, processor: ProcessorMixin, state: PartialState
+) -> tuple[Complete, str]:
+    """How prompts are completed, and the precision."""
+    model = load_model(args.model, args.revision, trained_positions=not args.transformers_positions, dtype=args.dtype)
+    model = model.to(state.device).eval()
+    return complete_with(model, processor, args.max_new_tokens), str(model.dtype).removeprefix("torch.")
+
+
+def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: PartialState) -> tuple[Complete, str]:
+    """How prompts are completed, and the precision."""
+    from invert_rl.evaluation.vllm_backend import complete_with_vllm
+
+    if args.transformers_positions:
+        raise DataError("--transformers-positions: vLLM has the trained rule only; use --backend transformers")
+    return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype)
 
 
 def default_output(model: str, data: Path) -> Path:

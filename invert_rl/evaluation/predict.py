@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm.auto import tqdm
@@ -20,9 +20,12 @@ from invert_rl.video.errors import VideoError
 from invert_rl.video.store import FrameStore
 from rewards.pipelines import VerbPipeline, load_pipeline
 
-__all__ = ["Answerer", "Prediction", "evaluation_mode", "metrics_of", "predict"]
+__all__ = ["Answerer", "Prediction", "complete_with", "evaluation_mode", "metrics_of", "predict"]
 
 logger = logging.getLogger(__name__)
+
+Complete = Callable[[Sequence[EncodedPrompt]], list[list[int]]]
+"""Token ids of one completion for each prompt."""
 
 
 @contextmanager
@@ -37,25 +40,13 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 class Answerer:
-    """A model that answers tasks greedily, a batch at a time."""
+    """Answers tasks a batch at a time: decodes and encodes the prompts, has them completed, reads the answers."""
 
-    def __init__(
-        self, model: PreTrainedModel, processor: ProcessorMixin, store: FrameStore, max_new_tokens: int = 256
-    ) -> None:
-        self.model = model
+    def __init__(self, processor: ProcessorMixin, store: FrameStore, complete: Complete) -> None:
         self.store = store
+        self.complete = complete
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor)
-        ends = model.generation_config.eos_token_id
-        self.ends = [ends] if isinstance(ends, int) else list(ends or [self.tokenizer.eos_token_id])
-        self.config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.ends,
-            suppress_tokens=never_sampled_ids(processor),
-            disable_compile=True,
-        )
 
     def __call__(self, jobs: Sequence[tuple[Task, Row]]) -> list[Prediction]:
         """One prediction per job, in their order; a row whose video cannot be used gets status ``missing_video``."""
@@ -71,13 +62,30 @@ class Answerer:
                 logger.warning("row %s: %s", row.id, error)
                 predictions[place].status = MISSING_VIDEO
         if prompts:
-            completions = generate_completions(
-                self.model, prompts, range(len(prompts)), self.config, self.tokenizer.pad_token_id, self.ends
-            )
-            texts = self.tokenizer.batch_decode(completions, skip_special_tokens=True)
+            texts = self.tokenizer.batch_decode(self.complete(prompts), skip_special_tokens=True)
             for place, text in zip(places, texts, strict=True):
                 read_answer(predictions[place], text)
         return predictions
+
+
+def complete_with(model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int) -> Complete:
+    """Greedy completions of ``model`` by transformers, token ids up to and including the end token."""
+    tokenizer = processor.tokenizer
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or [tokenizer.eos_token_id])
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=ends,
+        suppress_tokens=never_sampled_ids(processor),
+        disable_compile=True,
+    )
+
+    def complete(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
+        return generate_completions(model, prompts, range(len(prompts)), config, tokenizer.pad_token_id, ends)
+
+    return complete
 
 
 def predict(
@@ -96,7 +104,7 @@ def predict(
     A row whose video cannot be used gets status ``missing_video``; it stays in the list.
     """
     task = get_task(task_name)
-    answer = Answerer(model, processor, store, max_new_tokens)
+    answer = Answerer(processor, store, complete_with(model, processor, max_new_tokens))
     predictions: list[Prediction] = []
     bar = tqdm(
         total=len(rows),

@@ -15,6 +15,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from data_prep.progress import progress
 from invert_rl.video.clip import Clip
 from invert_rl.video.errors import VideoError
 from invert_rl.video.load import load_clip, resolve
@@ -57,13 +58,12 @@ def media_of(videos: Sequence[str], root: Path, kind: Kind, limit_bytes: int) ->
     """
     found: dict[str, Medium] = {}
     left = limit_bytes
-    for name in dict.fromkeys(videos):
+    forms = list({"clips": (_clip, _frames), "frames": (_frames,), "none": ()}[kind])
+    for name in progress(list(dict.fromkeys(videos)), "clips"):
         medium = Medium("none", [], [], "left out to keep the file small")
-        for form in {"clips": ("clips", "frames"), "frames": ("frames",), "none": ()}[kind]:
-            if left <= 0:
-                break
+        while forms:
             try:
-                candidate = _clip(name, root) if form == "clips" else _frames(name, root)
+                candidate = forms[0](name, root)
             except (VideoError, av.FFmpegError) as error:
                 logger.warning("%s is not shown: %s", name, error)
                 medium = Medium("none", [], [], str(error))
@@ -72,6 +72,7 @@ def media_of(videos: Sequence[str], root: Path, kind: Kind, limit_bytes: int) ->
             if size <= left:
                 medium, left = candidate, left - size
                 break
+            forms.pop(0)  # nor is there room for the next ones: do not decode them in vain
         found[name] = medium
     return found
 

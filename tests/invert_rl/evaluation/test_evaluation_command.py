@@ -75,7 +75,6 @@ def test_manifest_says_which_videos_are_not_tried(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--backend", "vllm"], "vllm is not available"),
         (["--prompt", "shout"], "no prompt preset 'shout'"),
         (["--prompt", "timelens", "--tasks", "vc"], "no prompt for vc"),
         (["--model", "./nothing"], "no such checkpoint folder"),

@@ -1,0 +1,45 @@
+"""Greedy completions by vLLM, with the prompts and frames that the transformers backend sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import ProcessorMixin
+from vllm import LLM, SamplingParams
+
+from data_prep.errors import DataError
+from invert_rl.encoding import EncodedPrompt
+from invert_rl.evaluation.predict import Complete
+from invert_rl.grpo.vllm_rollout import BAN, ENGINE_ARGUMENTS, vllm_prompt
+from invert_rl.models import never_sampled_ids
+
+FITTING = {"max_model_len": -1}
+"""The engine's longest prompt and answer: the model's own, or what the memory holds if that is less."""
+
+
+def complete_with_vllm(
+    name: str, revision: str | None, processor: ProcessorMixin, max_new_tokens: int, dtype: str
+) -> tuple[Complete, str]:
+    """How an engine for the checkpoint completes prompts, token ids up to and including the end token; its precision.
+
+    Completing raises `DataError` if the engine expands a video otherwise than the checkpoint's processor.
+    """
+    engine = LLM(model=name, revision=revision, dtype=dtype, **{**FITTING, **ENGINE_ARGUMENTS})
+    sampling = SamplingParams(
+        temperature=0.0,
+        max_tokens=max_new_tokens,
+        logit_bias=dict.fromkeys(never_sampled_ids(processor), BAN),
+    )
+
+    def complete(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
+        outputs = engine.generate([vllm_prompt(prompt) for prompt in prompts], sampling, use_tqdm=False)
+        for prompt, output in zip(prompts, outputs, strict=True):
+            if list(output.prompt_token_ids) != prompt.input_ids:
+                raise DataError(
+                    f"{prompt.clip.path if prompt.clip else 'a prompt'}: vLLM's prompt is not the processor's "
+                    f"({len(output.prompt_token_ids)} tokens, {len(prompt.input_ids)}); use the versions in "
+                    "docs/vllm.md, or --backend transformers"
+                )
+        return [list(output.outputs[0].token_ids) for output in outputs]
+
+    return complete, str(engine.llm_engine.model_config.dtype).removeprefix("torch.")
