@@ -92,7 +92,7 @@ class InvertGRPOTrainer(GRPOTrainer):
             callbacks = [*(callbacks or []), SamplingAlarm()]
         else:
             args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": self.banned_ids}
-        with video_engine():
+        with video_engine(args, model):
             super().__init__(
                 model=model,
                 reward_funcs=list(reward_funcs),

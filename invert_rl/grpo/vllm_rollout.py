@@ -57,13 +57,17 @@ def check_vllm_settings(args: InvertGRPOConfig, model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def video_engine() -> Iterator[None]:
-    """Have TRL, wherever it builds its vLLM engine inside this context, add `ENGINE_ARGUMENTS`."""
+def video_engine(args: InvertGRPOConfig, model: PreTrainedModel) -> Iterator[None]:
+    """Have TRL, where it builds its engine inside this context, add `ENGINE_ARGUMENTS` and the trainer's precision.
+
+    By itself vLLM computes in half precision also where the trainer computes in float32.
+    """
+    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
     build = getattr(trl_vllm, "LLM", None)  # TRL imports the name only where vLLM is installed, and says so otherwise
     if build is None:
         yield
         return
-    trl_vllm.LLM = lambda **arguments: build(**arguments, **ENGINE_ARGUMENTS)
+    trl_vllm.LLM = lambda **arguments: build(**arguments, **ENGINE_ARGUMENTS, dtype=str(dtype).removeprefix("torch."))
     try:
         yield
     finally:
