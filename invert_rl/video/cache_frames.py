@@ -130,7 +130,7 @@ def store_one(store: FrameStore, job: Job) -> list[str]:
         try:
             store.clip(ref)
         except VideoError as error:
-            reasons[error.reason] = None
+            reasons[str(error).removeprefix(f"{name}: ")] = None
         if store.write_error is not None:
             raise store.write_error
     return list(reasons)

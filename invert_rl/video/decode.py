@@ -88,7 +88,7 @@ class VideoInfo:
 
 
 class Deadline:
-    """A limit in seconds for reading one video; `check` raises `VideoError` once it has passed."""
+    """A limit in seconds (None: none) for one video, from now; looked at between packets and between frames."""
 
     def __init__(self, name: str, seconds: float | None) -> None:
         self.name = name
@@ -145,14 +145,14 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def probe(path: str | os.PathLike[str], timeout: float | None = 60.0, name: str | None = None) -> VideoInfo:
-    """List the frames of a video without decoding them; ``timeout`` in seconds.
+def probe(path: str | os.PathLike[str], deadline: Deadline | None = None, name: str | None = None) -> VideoInfo:
+    """List the frames of a video without decoding them; ``name`` is for error messages.
 
     Raises `VideoError` as `open_video` does, and for a file without frames, without presentation times, or
     whose frames end well before the duration that its header states.
     """
     name = str(path) if name is None else name
-    deadline = Deadline(name, timeout)
+    deadline = deadline or Deadline(name, None)
     with open_video(path, name) as (container, stream):
         packets: list[_Packet] = []
         others_reach = 0.0
@@ -201,7 +201,7 @@ def decode_at(
     indices: Sequence[int],
     convert: Callable[[np.ndarray], Picture],
     to_end: bool = True,
-    timeout: float | None = 60.0,
+    deadline: Deadline | None = None,
 ) -> tuple[dict[int, Picture], VideoInfo]:
     """Decode the frames of these indices (into ``info.times``) and hand each, upright, to ``convert``.
 
@@ -212,7 +212,7 @@ def decode_at(
     choose the indices anew and call again. Raises `VideoError` where decoding stops half-way.
     """
     wanted = sorted(set(indices))
-    deadline = Deadline(info.name, timeout)
+    deadline = deadline or Deadline(info.name, None)
     if not to_end:
         begin = 0 if info.container in PTS_GUESSED else _seek_index(info, wanted[0])
         pictures, pts, _ = _decode(path, info, wanted, begin, convert, to_end, deadline)

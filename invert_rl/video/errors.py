@@ -8,8 +8,8 @@ from data_prep.errors import DataError
 class VideoError(DataError):
     """A video that cannot be used; the message is ``path: reason``.
 
-    ``path`` is the video's name as the row gives it (or a file path where no name is known) and ``reason`` a
-    short text without it, fit for counting how often each trouble occurs.
+    ``path`` is the video's name as the row gives it, or ``name [start, end]`` where only this window of it
+    cannot be used, and ``reason`` a short text without it, fit for counting how often each trouble occurs.
     """
 
     def __init__(self, path: str, reason: str) -> None:

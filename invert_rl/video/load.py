@@ -11,7 +11,7 @@ import torch
 from data_prep.errors import DataError
 from data_prep.rows import check_video_name
 from invert_rl.video.clip import Clip
-from invert_rl.video.decode import decode_at, probe
+from invert_rl.video.decode import Deadline, decode_at, probe
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.sampling import choose_frames, frame_size, window_of
@@ -46,19 +46,20 @@ def load_clip(
 ) -> Clip:
     """Decode the frames that a model sees of ``ref``, a video in the folder ``root``.
 
-    ``timeout`` limits reading and decoding, in seconds each; it is looked at between frames. ``size``
-    (height, width) replaces the size that the pixel budget gives. A whole video is decoded to its end, so
+    ``timeout`` limits it all, in seconds, and is looked at between frames. ``size`` (height, width) replaces
+    the size that the pixel budget gives. A whole video is decoded to its end, so
     that damage anywhere is an error and never a shorter video; of a part only that part is decoded. Raises
     `VideoError` with the video's name and the reason.
     """
     path = resolve(root, ref.path)
-    info = probe(path, timeout, ref.path)
+    deadline = Deadline(ref.path, timeout)
+    info = probe(path, deadline, ref.path)
     for _ in range(3):
         start, end = window_of(ref, info.duration)
         indices = choose_frames(info.times, start, end, settings, ref.path)
         resize = _Resize(len(indices), settings, ref.path, size)
         whole = start == 0 and end == info.duration
-        pictures, found = decode_at(path, info, indices.tolist(), resize, to_end=whole, timeout=timeout)
+        pictures, found = decode_at(path, info, indices.tolist(), resize, whole, deadline)
         if found is info:
             frames = torch.stack([pictures[index] for index in indices.tolist()])
             return Clip(frames, info.times[indices], start, end, ref.path)

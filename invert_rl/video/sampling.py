@@ -20,10 +20,15 @@ def window_of(ref: VideoRef, duration: float) -> tuple[float, float]:
     start = 0.0 if ref.start is None else float(ref.start)
     end = math.inf if ref.end is None else float(ref.end)
     if not 0 <= start < end:
-        raise VideoError(ref.path, f"window [{start}, {end}] does not satisfy 0 <= start < end; repair the row")
+        raise window_error(ref.path, start, end, "does not satisfy 0 <= start < end; repair the row")
     if start >= duration:
-        raise VideoError(ref.path, f"window starts at {start:g} s, the video ends at {duration:.3f} s")
+        raise window_error(ref.path, start, end, f"starts after the video's end at {duration:.3f} s; repair the row")
     return start, min(end, duration)
+
+
+def window_error(path: str, start: float, end: float, reason: str) -> VideoError:
+    """The error for a part that cannot be shown; it bears the window in its name, for the video itself is good."""
+    return VideoError(f"{path} [{start:g}, {end:g}]", f"this window {reason}")
 
 
 def frame_count(frames_in_window: int, seconds: float, settings: FrameSettings) -> int:
@@ -51,7 +56,7 @@ def choose_frames(times: np.ndarray, start: float, end: float, settings: FrameSe
     first, last = np.searchsorted(times, [start, end], side="left").tolist()
     inside = last - first
     if inside == 0:
-        raise VideoError(path, f"window [{start:.3f}, {end:.3f}) holds no frame; widen it or leave the row out")
+        raise window_error(path, start, end, "holds no frame; widen it or leave the row out")
     if inside < TEMPORAL_PATCH:
         return np.repeat(first, TEMPORAL_PATCH)
     count = frame_count(inside, end - start, settings)

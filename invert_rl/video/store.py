@@ -45,7 +45,7 @@ class FrameStore:
         timeout: float | None = 60.0,
     ) -> None:
         """``root``: the video folder; ``memory_mb``: at most this many megabytes of frames stay in memory;
-        ``directory``: where frames are kept on disk; ``timeout``: seconds for reading and for decoding."""
+        ``directory``: where frames are kept on disk; ``timeout``: seconds for decoding a clip."""
         self.root = Path(root)
         self.settings = settings
         self.memory_bytes = int(memory_mb * 1e6)

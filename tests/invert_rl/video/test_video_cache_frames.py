@@ -127,6 +127,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(arguments: list[str], tmp_
     check_complete(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_it_with_the_reason(arguments: list[str], tmp_path: Path) -> None:
     process = start(arguments, tmp_path, file_bytes=100_000)  # the system refuses the rest of a larger file
     out, err = process.communicate(timeout=120)
