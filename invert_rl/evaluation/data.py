@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 from data_prep.errors import DataError
-from data_prep.files import read_jsonl
+from data_prep.files import GZIP_MAGIC, read_jsonl
 from data_prep.rows import Row, parse_row, read_rows
 
 
@@ -17,13 +18,10 @@ def read_evaluation_rows(path: str | os.PathLike[str]) -> list[Row]:
     Rows of the latter have the qid as their id and clips and saliency in ``meta``. Raises `DataError` as `read_rows`.
     """
     path = Path(path)
-    if path.suffix == ".parquet":
-        return read_rows(path)
-    records = read_jsonl(path)
-    if "qid" not in records[0][1] or "id" in records[0][1]:
+    if path.suffix == ".parquet" or not _is_qvhighlights(path):
         return read_rows(path)
     rows: dict[str, Row] = {}
-    for number, record in records:
+    for number, record in read_jsonl(path):
         where = f"{path}:{number}"
         missing = [name for name in ("qid", "vid", "duration", "query", "relevant_windows") if name not in record]
         if missing:
@@ -45,6 +43,22 @@ def read_evaluation_rows(path: str | os.PathLike[str]) -> list[Row]:
             raise DataError(f"{where}: qid {row.id} is there twice")
         rows[row.id] = row
     return list(rows.values())
+
+
+def _is_qvhighlights(path: Path) -> bool:
+    """Whether the first line has a qid and no id; only QVHighlights' files may be compressed."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if first.startswith(GZIP_MAGIC):
+        return True
+    try:
+        record = json.loads(first)
+    except ValueError:
+        return False  # `read_rows` says what is wrong
+    return isinstance(record, dict) and "qid" in record and "id" not in record
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
