@@ -125,11 +125,16 @@ def load_into_cpu_engine(trainer: InvertGRPOTrainer) -> None:
 
     vLLM packs weights for its CPU kernels after loading and leaves empty parameters behind, without a
     ``weight_loader``, which TRL's ``load_weights`` of one tensor at a time cannot fill. ``reload_weights`` restores the
-    layers, loads them and packs them again.
+    layers, loads them and packs them again, all but an output head that shares its weights with the embedding.
     """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
     generation = trainer.vllm_generation
     runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
     runner.reload_weights(weights_iterator=generation._iter_named_params())
+    for module in runner.model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
     generation.llm.reset_prefix_cache()
 
 
