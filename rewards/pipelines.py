@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewards.errors import RewardError
-from rewards.training.captions import lone_verbs
+from rewards.training.captions import lone_verbs, read_words
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -54,10 +54,13 @@ class VerbPipeline:
         Markup (tags, brackets, quotes, JSON) is read as white space, and CamelCase as separate words. Without a
         sentence a tagger can only guess: a word that stands alone is a verb if it can be one, and so are single
         words joined by punctuation, "and" or "or", and `LIST_WORDS` or more words, where every one can be a verb.
+        So is a gerund before one or two words in which no other verb is found.
         """
         plain = (_CAMEL.sub(" ", _MARKUP.sub(" ", text)) for text in texts)
         return [
-            _listed_verbs(doc.text) or list(dict.fromkeys(map(self._lemma, _verb_tokens(doc))))
+            _listed_verbs(doc.text)
+            or list(dict.fromkeys(map(self._lemma, _verb_tokens(doc))))
+            or _leading_gerund(doc.text)
             for doc in self._docs(plain)
         ]
 
@@ -146,6 +149,15 @@ def _listed_verbs(text: str) -> list[str]:
     if not is_list or not all(word in lemmas for word in words):
         return []
     return list(dict.fromkeys(lemmas[word] for word in words))
+
+
+def _leading_gerund(text: str) -> list[str]:
+    """The lemma of the first of two or three words, "opening door", but not of a compound, "living room"."""
+    words = text.lower().strip(" .").split()
+    compound = "_".join(words[:2]) in read_words()["compound"]
+    if len(words) not in (2, 3) or not words[0].endswith("ing") or compound or words[0] not in lone_verbs():
+        return []
+    return [lone_verbs()[words[0]]]
 
 
 def _verb_tokens(doc: Doc) -> list[Token]:

@@ -56,7 +56,7 @@ width = 64
 depth = 4
 embed_size = 5000
 window_size = 1
-maxout_pieces = 3
+maxout_pieces = 2
 subword_features = true
 """
 
@@ -168,8 +168,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--treebank", type=Path, required=True, help="folder of UD_English-EWT, *.conllu[.gz]")
     parser.add_argument("--output", type=Path, required=True, help="folder to write the pipeline to")
     parser.add_argument("--gold", type=Path, help="gold sentences to score the result on, JSONL")
-    parser.add_argument("--captions", type=int, default=40000, help="sentences to draw from the grammar")
-    parser.add_argument("--epochs", type=int, default=5, help="passes over all sentences")
+    parser.add_argument("--captions", type=int, default=32000, help="sentences to draw from the grammar")
+    parser.add_argument("--epochs", type=int, default=4, help="passes over all sentences")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

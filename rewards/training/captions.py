@@ -41,7 +41,7 @@ def read_words() -> dict[str, list[str]]:
             name, words = line.split(":", 1)
             classes[name] = words.split()
     hardly_verbs = set(classes["mostlynoun"])
-    classes["any"] = [verb for verb in read_verbs() if "-" not in verb and verb not in hardly_verbs]
+    classes["any"] = [verb for verb in read_verbs() if verb not in hardly_verbs]
     return classes
 
 
