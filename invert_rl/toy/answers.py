@@ -14,8 +14,8 @@ from invert_rl.toy.scene import GRID
 def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: float = 0.0) -> str:
     """The answer to teach for one task and row, ``<think>…</think> <answer>…</answer>``.
 
-    TVG thinks through the clip's time line (``open 1.00 to 3.50, walk 5.00 to 8.00``) and answers the span with two
-    decimals; VC answers the completed sentence, AR the verb, VD the event in another wording than the query.
+    TVG thinks through the clip's time line and then of the event that was asked for (``open 1.00 to 3.50, walk 5.00 to
+    8.00; walk 5.00 to 8.00``) and answers the span with two decimals; VC answers the completed sentence, AR the verb, VD the event in another wording than the query.
     ``loosen`` (seconds, TVG only) moves each border outwards by an independent uniform amount below it, clips it to the
     video and rounds it to 0.25 s: labels as loose as web annotations, so that a model taught with them can find the
     event but has tight borders left to learn from reward. Raises `DataError` for a row that is not of the toy world,
@@ -30,9 +30,10 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
     if task.name == "tvg":
         spans = [loose_window((start, end), row.duration, loosen, rng) for _, start, end in row.meta["events"]]
         events = zip(row.meta["events"], spans, strict=True)
-        thought = ", ".join(f"{event[0]} {start:.2f} to {end:.2f}" for event, (start, end) in events)
-        start, end = spans[row.meta["event"]]
-        answer = f"{start:.2f} to {end:.2f}"
+        entries = [f"{event[0]} {start:.2f} to {end:.2f}" for event, (start, end) in events]
+        asked = entries[row.meta["event"]]
+        thought = f"{', '.join(entries)}; {asked}"
+        answer = asked.removeprefix(verb).strip()
     elif task.name == "vc":
         answer = query
     elif task.name == "ar":
