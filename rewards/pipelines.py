@@ -24,6 +24,9 @@ PIPELINE_DIR = Path(__file__).parent / "pipeline"
 UNUSED_COMPONENTS = ("parser", "ner", "senter", "entity_linker", "textcat")
 """Components of a named pipeline that verbs do not need."""
 
+PARTICLES = frozenset({"down", "off", "out", "up"})
+"""Words that are never read as verbs in this form: "jumps up and down" has one verb ("downs" may be another)."""
+
 LIST_WORDS = 4
 """As many words that all can be verbs are a list of verbs and no sentence."""
 
@@ -161,4 +164,4 @@ def _leading_gerund(text: str) -> list[str]:
 
 
 def _verb_tokens(doc: Doc) -> list[Token]:
-    return [token for token in doc if token.pos_ == "VERB"]
+    return [token for token in doc if token.pos_ == "VERB" and token.lower_ not in PARTICLES]

@@ -44,6 +44,8 @@ def test_score_on_gold_sentences():
         ("opening door", ["open"]),
         ("Washing dishes.", ["wash"]),
         ("living room", []),
+        ("A person jumped up and down.", ["jump"]),
+        ("She pours a drink and downs it.", ["pour", "down"]),
         ("open/close", ["open", "close"]),
         ("", []),
         ("   ", []),
