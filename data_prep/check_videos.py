@@ -59,9 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DURATION_TOLERANCE,
         help="seconds by which decoded and annotated length may differ (default: %(default)s)",
     )
-    parser.add_argument(
-        "--recheck", action="store_true", help="decode files that are unchanged since the last check"
-    )
+    parser.add_argument("--recheck", action="store_true", help="decode files that are unchanged since the last check")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
@@ -117,23 +115,17 @@ def check_files(
     reused: dict[str, VideoRecord] = {}
     if manifest_path.exists() and not recheck:
         known = read_manifest(manifest_path)
-        reused = {
-            name: known[name] for name in names if name in known and _unchanged(folder / name, known[name])
-        }
+        reused = {name: known[name] for name in names if name in known and _unchanged(folder / name, known[name])}
     todo = [name for name in names if name not in reused]
     checked: dict[str, VideoRecord] = {}
     with open_manifest(manifest_path) as manifest:
-        for name, outcome in progress(
-            probe_each(folder, todo, workers, timeout), "check-videos", total=len(todo)
-        ):
+        for name, outcome in progress(probe_each(folder, todo, workers, timeout), "check-videos", total=len(todo)):
             checked[name] = outcome
             append_record(manifest, outcome)
     return checked, reused
 
 
-def probe_each(
-    folder: Path, names: Sequence[str], workers: int, timeout: float
-) -> Iterator[tuple[str, VideoRecord]]:
+def probe_each(folder: Path, names: Sequence[str], workers: int, timeout: float) -> Iterator[tuple[str, VideoRecord]]:
     """Yield ``(name, VideoRecord)`` for each video in the order of completion; see `check_files`."""
     if not names:
         return

@@ -90,9 +90,7 @@ def read_csv(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[tup
             if not fields:
                 continue
             if len(fields) != len(header):
-                raise DataError(
-                    f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}"
-                )
+                raise DataError(f"{path}:{reader.line_num}: {len(fields)} fields, the header has {len(header)}")
             rows.append((reader.line_num, dict(zip(header, fields, strict=True))))
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: malformed CSV ({error})") from error
@@ -121,9 +119,7 @@ def _decode_json(text: str, path: str, first_line: int) -> Any:
         if len(record) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise DataError(
-                f"{path}: key {twice!r} occurs twice in one JSON object; keep one of the two entries"
-            )
+            raise DataError(f"{path}: key {twice!r} occurs twice in one JSON object; keep one of the two entries")
         return record
 
     try:

@@ -47,9 +47,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, VideoRecord]:
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{number}: not valid JSON ({error.msg}); delete the line") from error
         if not isinstance(record, dict) or not {"video", "status"} <= record.keys():
-            raise DataError(
-                f"{path}:{number}: expected an object with 'video' and 'status'; is it a manifest?"
-            )
+            raise DataError(f"{path}:{number}: expected an object with 'video' and 'status'; is it a manifest?")
         if record["status"] not in STATUSES:
             raise DataError(f"{path}:{number}: unknown status {record['status']!r}")
         records[record["video"]] = VideoRecord(**{name: record[name] for name in names & record.keys()})
@@ -89,9 +87,7 @@ def duration_mismatches(
     return list(found.values())
 
 
-def split_usable(
-    rows: Iterable[Row], manifest: Mapping[str, VideoRecord]
-) -> tuple[list[Row], dict[str, str]]:
+def split_usable(rows: Iterable[Row], manifest: Mapping[str, VideoRecord]) -> tuple[list[Row], dict[str, str]]:
     """Rows whose video can be used, and for every other row id the reason.
 
     A row is left out if its video is not ``ok`` or not in the manifest, or if a window starts at or after the
@@ -107,9 +103,7 @@ def split_usable(
         elif record.status != OK:
             left_out[row.id] = f"{row.video}: {record.status} ({record.reason})"
         elif record.duration is not None and any(start >= record.duration for start, _ in row.windows):
-            left_out[row.id] = (
-                f"{row.video}: a window starts after the end of the video ({record.duration} s)"
-            )
+            left_out[row.id] = f"{row.video}: a window starts after the end of the video ({record.duration} s)"
         else:
             usable.append(row)
     return usable, left_out

@@ -183,12 +183,7 @@ def split_windows(rows: Iterable[Row]) -> list[Row]:
 def check_video_name(name: str, where: str) -> None:
     """Refuse a video name that could leave the video folder or name a protocol; raises `DataError`."""
     parts = name.replace("\\", "/").split("/")
-    if (
-        "://" in name
-        or name.startswith(("/", "\\", "~"))
-        or ".." in parts
-        or (len(name) > 1 and name[1] == ":")
-    ):
+    if "://" in name or name.startswith(("/", "\\", "~")) or ".." in parts or (len(name) > 1 and name[1] == ":"):
         raise DataError(f"{where}: video name {name!r} must be a relative path inside the video folder")
     if any(ord(char) < 32 or is_surrogate(char) for char in name):
         raise DataError(f"{where}: video name {name!r} holds a control character or half of a character")

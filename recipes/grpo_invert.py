@@ -21,6 +21,7 @@ from transformers import PrinterCallback, ProgressCallback
 from trl import ModelConfig, TrlParser, get_peft_config
 
 from data_prep.errors import DataError
+from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.before_after import evaluate_once
@@ -68,6 +69,9 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline) if set(args.tasks) & set(INVERTED_TASKS) else None
     rows = split_windows(read_rows(args.train_data))
+    unusable: dict[str, str] = {}
+    if args.manifest is not None:
+        rows, unusable = split_usable(rows, read_manifest(args.manifest))
     test_rows = read_rows(args.eval_data)[: args.eval_samples] if args.eval_data else []
     if pipeline is not None:
         rows, test_rows = annotate_missing(rows, pipeline), annotate_missing(test_rows, pipeline)
@@ -76,7 +80,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     name = model_args.model_name_or_path or start_checkpoint()
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
-    store = FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb)
+    store = FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store)
     check_video_root(rows, args.video_root)
     model = load_model(
         name,
@@ -99,6 +103,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    if unusable:
+        out.print(f"{len(unusable)} training rows left out by {args.manifest}, such as {next(iter(unusable.items()))}")
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
     before = evaluate_once("before", trainer, test_rows, pipeline, reuse=checkpoint is not None)

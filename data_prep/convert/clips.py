@@ -45,9 +45,7 @@ def read(annotations: Path, videos: Path, split: str, ledger: Ledger) -> list[Ro
     if isinstance(listed, dict):
         listed = listed.get("annotations")
     if not isinstance(listed, list) or not listed:
-        raise DataError(
-            f"{annotations}: expected a list of {{video, query, windows}}, or it under 'annotations'"
-        )
+        raise DataError(f"{annotations}: expected a list of {{video, query, windows}}, or it under 'annotations'")
     for number, record in enumerate(listed, start=1):
         where = f"{annotations}: entry {number}"
         if not isinstance(record, dict) or not {"video", "query", "windows"} <= record.keys():
@@ -66,9 +64,7 @@ def read(annotations: Path, videos: Path, split: str, ledger: Ledger) -> list[Ro
             ledger.reject(entry, f"the video is {video.status}", f"{video.video}: {video.reason}")
             continue
         meta = {name: record[name] for name in ("note", "tolerance_s") if name in record}
-        builder.add(
-            entry, str(number), record["video"], video.duration, record["query"], record["windows"], meta
-        )
+        builder.add(entry, str(number), record["video"], video.duration, record["query"], record["windows"], meta)
     return builder.rows
 
 

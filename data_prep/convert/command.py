@@ -41,9 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         (qvhighlights, "QVHighlights (JSONL)"),
         (clips, "a hand-made JSON list of {video, query, windows} with its videos"),
     ):
-        grounding = sets.add_parser(
-            module.NAME, help=text, description=f"{text}, to rows (JSONL or parquet)."
-        )
+        grounding = sets.add_parser(module.NAME, help=text, description=f"{text}, to rows (JSONL or parquet).")
         _add_shared(grounding, split_required=True)
         _add_grounding(grounding)
         module.add_arguments(grounding)
@@ -194,9 +192,7 @@ def _add_shared(parser: argparse.ArgumentParser, split_required: bool) -> None:
 
 
 def _add_grounding(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--format", choices=("jsonl", "parquet"), default="jsonl", help="default: %(default)s"
-    )
+    parser.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl", help="default: %(default)s")
     parser.add_argument(
         "--split-windows",
         action=argparse.BooleanOptionalAction,

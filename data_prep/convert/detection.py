@@ -45,9 +45,7 @@ class DetectionBuilder:
         if video in self.database:
             raise DataError(f"{where}: video {video!r} occurs twice")
         if not is_seconds(duration) or duration <= 0:
-            raise DataError(
-                f"{where}: duration {duration!r} of {video!r} is not a positive time; pass --durations"
-            )
+            raise DataError(f"{where}: duration {duration!r} of {video!r} is not a positive time; pass --durations")
         self.database[video] = {"subset": subset, "duration": float(duration), **fields, "annotations": []}
 
     def add_segment(self, entry: Entry, video: str, segment: Any, label: Any, **fields: Any) -> None:

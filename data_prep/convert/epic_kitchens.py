@@ -29,9 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="EPIC_100_video_info.csv (columns video_id, duration) or C2's video_lengths.csv (video, frames)",
     )
-    parser.add_argument(
-        "--label", choices=LABELS, default="verb", help="the class to detect (default: %(default)s)"
-    )
+    parser.add_argument("--label", choices=LABELS, default="verb", help="the class to detect (default: %(default)s)")
     parser.add_argument(
         "--classes",
         type=Path,
@@ -42,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def convert(args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
     """The database that the parsed command line asks for."""
     if args.split is None:
-        raise DataError(
-            f"{args.annotations}: the file names no subset; pass --split train or --split validation"
-        )
+        raise DataError(f"{args.annotations}: the file names no subset; pass --split train or --split validation")
     return read(args.annotations, args.durations, args.split, ledger, args.label, args.classes, args.segments)
 
 
@@ -73,9 +69,7 @@ def read(
         entry = Entry(line, f"{annotations}:{line}", record)
         identity = record["narration_id"]
         if identity in first_seen:
-            raise DataError(
-                f"{entry.where}: narration_id {identity!r} is already used in line {first_seen[identity]}"
-            )
+            raise DataError(f"{entry.where}: narration_id {identity!r} is already used in line {first_seen[identity]}")
         first_seen[identity] = line
         official = "video_id" in record
         video = record["video_id"] if official else record["video"]
@@ -95,9 +89,7 @@ def read(
         else:
             number = ids[f"{label}_class"]
             if names is not None and number not in names:
-                raise DataError(
-                    f"{classes}: class {number} of {entry.where} is not listed; is it the {label} list?"
-                )
+                raise DataError(f"{classes}: class {number} of {entry.where} is not listed; is it the {label} list?")
             text = str(number) if names is None else names[number]
         extra: dict[str, Any] = {} if label == "action" else {"label_id": ids[f"{label}_class"]}
         if "narration" in record:
@@ -114,9 +106,7 @@ def read_lengths(path: Path) -> dict[str, float]:
     """Seconds of each video, from the columns video_id and duration, or video and frames (at 30 fps)."""
     lengths = {}
     rows = read_csv(path, ())
-    if rows and not (
-        {"video_id", "duration"} <= rows[0][1].keys() or {"video", "frames"} <= rows[0][1].keys()
-    ):
+    if rows and not ({"video_id", "duration"} <= rows[0][1].keys() or {"video", "frames"} <= rows[0][1].keys()):
         raise DataError(f"{path}:1: expected the columns video_id and duration, or video and frames")
     for line, record in rows:
         try:
@@ -134,9 +124,7 @@ def _read_segments(path: Path) -> list[tuple[int, dict[str, str]]]:
     columns = rows[0][1].keys() if rows else set()
     official = {"video_id", "start_timestamp", "stop_timestamp"}
     if official <= columns and not {"verb_class", "noun_class"} <= columns:
-        raise DataError(
-            f"{path}:1: no columns verb_class and noun_class; the test set's classes are not public"
-        )
+        raise DataError(f"{path}:1: no columns verb_class and noun_class; the test set's classes are not public")
     if not official <= columns and not {"video", "start", "stop", "verb", "noun"} <= columns:
         raise DataError(
             f"{path}:1: expected the columns video_id, start_timestamp, stop_timestamp, verb_class, "

@@ -143,9 +143,7 @@ class RowBuilder:
             repaired.append((max(0.0, float(start)), min(float(end), duration)))
         return tuple(repaired)
 
-    def _note(
-        self, entry: Entry, video: str, query: str, windows: tuple[Window, ...], duration: float
-    ) -> None:
+    def _note(self, entry: Entry, video: str, query: str, windows: tuple[Window, ...], duration: float) -> None:
         words = len(query.split())
         kinds = {
             "query with non-ASCII characters": not query.isascii(),
@@ -157,8 +155,7 @@ class RowBuilder:
                 end - start < SHORT_WINDOW_SECONDS for start, end in windows
             ),
             "window covers the whole video": any(
-                start <= WHOLE_VIDEO_SECONDS and end >= duration - WHOLE_VIDEO_SECONDS
-                for start, end in windows
+                start <= WHOLE_VIDEO_SECONDS and end >= duration - WHOLE_VIDEO_SECONDS for start, end in windows
             ),
         }
         for kind, true in kinds.items():
@@ -203,11 +200,7 @@ def window_problem(window: Any, duration: float) -> str | None:
     A reversed window is refused, not swapped: of the four in Charades-STA the published corrections
     (VSLNet's copy) are other times, never the same two in order.
     """
-    if (
-        not isinstance(window, list | tuple)
-        or len(window) != 2
-        or not all(is_seconds(time) for time in window)
-    ):
+    if not isinstance(window, list | tuple) or len(window) != 2 or not all(is_seconds(time) for time in window):
         return "a window is not [start, end] in seconds"
     start, end = window
     if start > end:

@@ -31,6 +31,9 @@ class InvertGRPOConfig(GRPOConfig):
     video_root: str | None = field(
         default=None, metadata={"help": "Folder that the rows' video names are relative to."}
     )
+    manifest: str | None = field(
+        default=None, metadata={"help": "Manifest of `invert-rl check-videos`: rows with unusable videos are left out."}
+    )
     eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate only the first N rows of eval_data; default: all."}
     )

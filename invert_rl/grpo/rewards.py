@@ -11,7 +11,6 @@ from rewards.iou import iou_reward
 from rewards.pipelines import VerbPipeline
 from rewards.verbs import ar_reward, vc_reward, vd_reward, with_options
 
-
 Reward: TypeAlias = Callable[..., Sequence[float | None]]
 
 

@@ -46,6 +46,6 @@ def assert_video_is_seen(model: nn.Module, prompts: Sequence[EncodedPrompt]) -> 
     got = {tuple(grid) for grids in seen for grid in grids.tolist()}
     if not expected <= got:
         raise BlindScoringError(
-            f"scoring saw {len(got)} of {len(expected)} video shapes: the log-probabilities do not depend on the video; "
+            f"scoring saw {len(got)} of {len(expected)} video shapes: the log-probabilities ignore the video; "
             "this version of trl or transformers drops the video inputs"
         )

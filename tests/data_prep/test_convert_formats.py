@@ -61,9 +61,7 @@ def test_golden_rows(tmp_path: Path, convert) -> None:
 def test_gzip_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path, convert) -> None:
     plain = convert("charades-sta", **charades(tmp_path)).rows
     odd = b"\xef\xbb\xbf" + CHARADES.replace("\n", "\r\n").encode()
-    zipped = convert(
-        "charades-sta", **charades(tmp_path, gzip.compress(odd), gzip.compress(DURATIONS.encode()))
-    )
+    zipped = convert("charades-sta", **charades(tmp_path, gzip.compress(odd), gzip.compress(DURATIONS.encode())))
     assert zipped.rows == plain
 
 
@@ -83,9 +81,7 @@ def test_every_bad_line_is_rejected_with_its_reason(tmp_path: Path, convert) -> 
     text = "\n".join([*bad, "AAAAA 1 2##good"])
     done = convert("charades-sta", **charades(tmp_path, text))
     assert done.code == 0
-    assert {record["line"]: record["reason"] for record in done.rejected} == dict(
-        enumerate(bad.values(), start=1)
-    )
+    assert {record["line"]: record["reason"] for record in done.rejected} == dict(enumerate(bad.values(), start=1))
     assert [record["source"] for record in done.rejected] == list(bad)
     assert [row["query"] for row in done.rows] == ["good"]
 

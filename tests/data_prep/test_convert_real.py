@@ -62,10 +62,7 @@ def test_charades_sta(real, convert, split: str, published: int) -> None:
         for line in [line.split(": ", 1)[1]]
     )
     assert done.count("repaired", CLIPPED) == known["end>dur"]["n"] - beyond_and_reversed
-    assert (
-        done.count("repaired", "repeated spaces inside the query reduced to one")
-        == known["double space"]["n"]
-    )
+    assert done.count("repaired", "repeated spaces inside the query reduced to one") == known["double space"]["n"]
     assert done.count("notes", "query of fewer than 3 words") == known["query<3 words"]["n"]
     assert done.count("notes", "query with non-ASCII characters") == known["nonascii"]["n"]
     assert done.count("notes", "window covers the whole video") == known["whole video"]["n"]
@@ -104,16 +101,12 @@ def test_activitynet_captions(real, convert, split: str, published: int) -> None
     assert done.count("notes", "window covers the whole video") == known["whole video"]["n"]
     assert done.count("notes", "window shorter than 1 s") == known["short<1s"]["n"]
     # The list counts every member of a repeated pair, the summary every repetition.
-    assert (
-        2 * done.count("notes", "same video and query as an earlier entry") == known["same video+query"]["n"]
-    )
+    assert 2 * done.count("notes", "same video and query as an earlier entry") == known["same video+query"]["n"]
     rows = {row.id: row for row in read_rows(done.output)}
     database = json.loads("\n".join(raw_lines(annotations)))
     assert len(database) == known["videos"]
     for video, record in database.items():
-        for index, (window, sentence) in enumerate(
-            zip(record["timestamps"], record["sentences"], strict=True)
-        ):
+        for index, (window, sentence) in enumerate(zip(record["timestamps"], record["sentences"], strict=True)):
             row = rows.pop(f"activitynet-captions-{split}-{video}-{index}", None)
             if row is None:
                 assert (video, index) in sources
@@ -135,9 +128,7 @@ def test_qvhighlights(real, convert, split: str, published: int) -> None:
     assert done.count("notes", "window covers the whole video") == known["whole"]
     assert done.count("notes", "query with non-ASCII characters") == known["nonascii_n"]
     rows = read_rows(done.output)
-    windows_of = {
-        json.loads(line)["qid"]: json.loads(line)["relevant_windows"] for line in raw_lines(annotations)
-    }
+    windows_of = {json.loads(line)["qid"]: json.loads(line)["relevant_windows"] for line in raw_lines(annotations)}
     assert sum(len(row.windows) for row in rows) == known["total_windows"]
     if split == "train":
         assert len(rows) == known["total_windows"] and all(len(row.windows) == 1 for row in rows)
@@ -153,22 +144,16 @@ def test_qvhighlights_windows_can_be_kept_or_split(real, convert) -> None:
     annotations = real("qvhighlights/highlight_val_release.jsonl.gz")
     split = convert("qvhighlights", "--split-windows", annotations=annotations, split="val")
     assert split.summary["rows"] == 2803
-    assert [row["id"] for row in split.rows[2:5]] == [
-        f"qvhighlights-val-{split.rows[2]['meta']['qid']}#0"
-    ] + [
+    assert [row["id"] for row in split.rows[2:5]] == [f"qvhighlights-val-{split.rows[2]['meta']['qid']}#0"] + [
         f"qvhighlights-val-{split.rows[2]['meta']['qid']}#1",
         split.rows[4]["id"],
     ]
-    kept = convert(
-        "qvhighlights", "--no-split-windows", annotations=annotations, split="train", name="kept.jsonl"
-    )
+    kept = convert("qvhighlights", "--no-split-windows", annotations=annotations, split="train", name="kept.jsonl")
     assert kept.summary["rows"] == 1550
 
 
 def test_qvhighlights_test_file_without_ground_truth_is_refused(real, convert, capsys) -> None:
-    done = convert(
-        "qvhighlights", annotations=real("qvhighlights/highlight_test_release.jsonl"), split="test"
-    )
+    done = convert("qvhighlights", annotations=real("qvhighlights/highlight_test_release.jsonl"), split="test")
     assert done.code == 1 and not done.output.exists()
     assert len(done.rejected) == 1542
     assert "no ground truth" in capsys.readouterr().err
@@ -205,9 +190,7 @@ def test_thumos14_csv_is_the_json(real, convert, subset: str, prefix: str, ambig
         **options,
     )
     assert from_csv.summary["rejected"] == {"Ambiguous: none of the 20 classes": ambiguous}
-    from_json = convert(
-        "thumos14", annotations=real("thumos14/thumos14.json.gz"), name="json.json", **options
-    )
+    from_json = convert("thumos14", annotations=real("thumos14/thumos14.json.gz"), name="json.json", **options)
     assert from_csv.database.keys() == from_json.database.keys()
     for video, record in from_json.database.items():
         other = from_csv.database[video]
@@ -272,9 +255,7 @@ def test_epic_kitchens_validation(real, convert) -> None:
         "durations": real("epic100/EPIC_100_video_info.csv"),
         "split": "validation",
     }
-    verbs = convert(
-        "epic-kitchens-100", classes=real("epic100/EPIC_100_verb_classes.csv"), name="verb.json", **options
-    )
+    verbs = convert("epic-kitchens-100", classes=real("epic100/EPIC_100_verb_classes.csv"), name="verb.json", **options)
     assert_balanced(verbs, known["rows"])
     assert verbs.summary["videos"] == known["videos"] and not verbs.rejected
     assert verbs.count("repaired", CLIPPED) == known["over"]
@@ -337,9 +318,7 @@ def test_epic_kitchens_test_set_has_no_classes(real, convert, capsys) -> None:
 def test_clips(real, convert) -> None:
     annotations = real("videos/annotations.json")
     listed = json.loads(annotations.read_text(encoding="utf-8"))["annotations"]
-    index = {
-        entry["file"]: entry for entry in json.loads(real("videos/index.json").read_text(encoding="utf-8"))
-    }
+    index = {entry["file"]: entry for entry in json.loads(real("videos/index.json").read_text(encoding="utf-8"))}
     done = convert("clips", annotations=annotations, videos=annotations.parent, split="train")
     assert_balanced(done, len(listed))
     negative = [number for number, entry in enumerate(listed, start=1) if not entry["windows"]]

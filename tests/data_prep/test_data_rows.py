@@ -27,9 +27,7 @@ def write(path: Path, *records: object) -> Path:
 
 def test_rows_survive_both_formats(tmp_path: Path) -> None:
     rows = [
-        Row(
-            "a", "v.mp4", 10.0, "naïve query", ((1.0, 2.0), (3.0, 10.0)), "d", "s", {"verbs": ["run"], "n": 3}
-        ),
+        Row("a", "v.mp4", 10.0, "naïve query", ((1.0, 2.0), (3.0, 10.0)), "d", "s", {"verbs": ["run"], "n": 3}),
         Row("b", "w.mp4", 5.0, "query", ((0.0, 5.0),), "d", "s", {"annotated_windows": [[0.0, 6.0]]}),
     ]
     assert write_rows(rows, tmp_path / "rows.jsonl") == write_parquet(rows, tmp_path / "rows.parquet") == 2

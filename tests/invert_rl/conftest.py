@@ -30,9 +30,7 @@ def rows(world: Path) -> list[Row]:
 @pytest.fixture(scope="session")
 def tiny_qwen2_5(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Checkpoint folder of a tiny random Qwen2.5-VL."""
-    return str(
-        save_tiny_checkpoint(tmp_path_factory.mktemp("tiny_qwen2_5"), "qwen2_5_vl", seed=1, **SMALL_MODEL)
-    )
+    return str(save_tiny_checkpoint(tmp_path_factory.mktemp("tiny_qwen2_5"), "qwen2_5_vl", seed=1, **SMALL_MODEL))
 
 
 @pytest.fixture(scope="session")

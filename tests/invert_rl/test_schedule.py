@@ -54,7 +54,9 @@ def test_bad_settings_are_refused(settings, message):
         TaskSchedule(**settings)
 
 
-def make_sampler(rows: int = 11, prompts: int = 4, generations: int = 2, repeats: int = 1, seed: int = 3) -> TaskSampler:
+def make_sampler(
+    rows: int = 11, prompts: int = 4, generations: int = 2, repeats: int = 1, seed: int = 3
+) -> TaskSampler:
     usable = {"tvg": range(rows), "vc": range(0, rows, 2), "ar": range(rows), "vd": range(rows)}
     return TaskSampler(TaskSchedule(seed=seed, tvg_probability=0.5), usable, prompts, generations, repeats)
 
@@ -86,7 +88,9 @@ def test_rounds_hold_one_task_and_do_not_depend_on_the_layout():
 
 
 def test_every_row_of_a_task_is_used_before_any_is_used_again():
-    draws = [d for one_round in rounds_of(make_sampler(), epochs=20) for d in dict.fromkeys(one_round) if d.task == "vc"]
+    draws = [
+        d for one_round in rounds_of(make_sampler(), epochs=20) for d in dict.fromkeys(one_round) if d.task == "vc"
+    ]
     rows = [draw.row for draw in draws]
     assert set(rows) == set(range(0, 11, 2))
     for start in range(0, len(rows) - 6, 6):

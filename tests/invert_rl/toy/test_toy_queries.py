@@ -72,12 +72,9 @@ def test_the_verb_pipeline_finds_the_same_verbs_and_masks():
     rng = np.random.default_rng(0)
     bodies = every_body()
     sample = [bodies[index] for index in rng.choice(len(bodies), size=600, replace=False)]
-    texts = [
-        text[0].upper() + text[1:] + "." if index % 2 else text for index, (_, text, _) in enumerate(sample)
-    ]
+    texts = [text[0].upper() + text[1:] + "." if index % 2 else text for index, (_, text, _) in enumerate(sample)]
     expected = [
-        masked[0].upper() + masked[1:] + "." if index % 2 else masked
-        for index, (_, _, masked) in enumerate(sample)
+        masked[0].upper() + masked[1:] + "." if index % 2 else masked for index, (_, _, masked) in enumerate(sample)
     ]
     wrong = [
         (text, masked, lemmas)

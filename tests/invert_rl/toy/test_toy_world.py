@@ -74,8 +74,7 @@ def test_verbs_are_about_equally_common_and_opposites_often_share_a_clip():
     assert set(counts) == set(VERBS)
     assert min(counts.values()) / total > 0.045 and max(counts.values()) / total < 0.13
     shared = [
-        any(OPPOSITE.get(event.verb) in {e.verb for e in scene.events} for event in scene.events)
-        for scene in SCENES
+        any(OPPOSITE.get(event.verb) in {e.verb for e in scene.events} for event in scene.events) for scene in SCENES
     ]
     assert np.mean(shared) > 0.4
 
@@ -109,9 +108,7 @@ def test_opposites_show_the_same_pictures_in_reversed_order(verb):
     for step in range(1, 24):
         there = pose_at(forward, 2.0 + step / FPS)
         back = pose_at(backward, 5.0 - step / FPS)
-        flat = [
-            np.array([np.nan if part is None else part for part in _flat(pose)]) for pose in (there, back)
-        ]
+        flat = [np.array([np.nan if part is None else part for part in _flat(pose)]) for pose in (there, back)]
         np.testing.assert_allclose(flat[0], flat[1], atol=1e-9)
     assert _flat(pose_at(forward, 2.5)) != _flat(pose_at(backward, 2.5))
 
