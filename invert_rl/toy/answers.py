@@ -15,7 +15,7 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
     """The answer to teach for one task and row, ``<think>…</think> <answer>…</answer>``.
 
     TVG thinks through the clip's time line and then of the event that was asked for (``open 1.00 to 3.50, walk 5.00
-    to 8.00; walk 5.00 to 8.00``) and answers the span with two decimals; VC answers the completed sentence, AR the verb,
+    to 8.00; walk 5.00 to 8.00``) and answers the span with two decimals; VC answers the whole sentence, AR the verb,
     VD the event in another wording than the query. ``loosen`` (seconds, TVG only) moves each border outwards by an
     independent uniform amount below it, clips it to the video and rounds it to 0.25 s: labels as loose as web
     annotations, so that a model taught with them can find the event but has tight borders left to learn from reward.
