@@ -15,11 +15,11 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
     """The answer to teach for one task and row, ``<think>…</think> <answer>…</answer>``.
 
     TVG thinks through the clip's time line and then of the event that was asked for (``open 1.00 to 3.50, walk 5.00
-    to 8.00; walk 5.00 to 8.00``) and answers the span with two decimals; VC answers the whole sentence, AR the verb,
-    VD the event in another wording than the query. ``loosen`` (seconds, TVG only) moves each border of the answer, not of
-    the thought, outwards by an independent uniform amount below it, clips it to the video and rounds it to 0.25 s:
-    answers as generous as web annotations, so that a model taught with them finds the event but has tight borders left
-    to learn from reward.
+    to 8.00; walk 5.00 to 8.00``) and answers the span with two decimals. VC answers the whole sentence, AR the verb,
+    VD the event in another wording than the query. ``loosen`` (seconds, TVG only) moves each border of the answer,
+    but not of the thought, outwards by an independent uniform amount below it, clips it to the video and rounds it
+    to 0.25 s: answers as generous as web annotations, so that a model taught with them finds the event but has tight
+    borders left to learn from reward.
     Raises `DataError` for a row that is not of the toy world, `ValueError` for an unknown task.
     """
     task = get_task(task_name)
