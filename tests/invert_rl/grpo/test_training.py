@@ -98,3 +98,30 @@ def test_resume_over_an_epoch_boundary(make_trainer, tiny_qwen2_5, rows, tmp_pat
 def test_saving_in_the_middle_of_a_round_is_refused(make_trainer, tiny_qwen2_5):
     with pytest.raises(ValueError, match="save_steps .3. must be a multiple of the 2"):
         make_trainer(tiny_qwen2_5, num_iterations=2, save_strategy="steps", save_steps=3)
+
+
+def test_every_row_is_scored_with_its_own_video(make_trainer, tiny_qwen2_5):
+    """TRL shuffles a round before it is cut into micro-batches; prompts and videos must be shuffled along."""
+    trainer = make_trainer(
+        tiny_qwen2_5,
+        tasks=["tvg"],
+        gradient_accumulation_steps=2,
+        steps_per_generation=4,
+        num_iterations=1,
+        max_steps=4,
+    )
+    compute, seen = trainer._compute_loss, []
+
+    def check(model, inputs):
+        for ids, mask, prompt in zip(
+            inputs["prompt_ids"], inputs["prompt_mask"], inputs["encoded_prompts"], strict=True
+        ):
+            assert ids[mask.bool()].tolist() == prompt.input_ids
+            seen.append(prompt.pixel_values_videos.sum().item())
+        return compute(model, inputs)
+
+    trainer._compute_loss = check
+    trainer.train()
+    assert len(seen) == 32
+    assert len(set(seen)) > 2
+    assert any(a != b for a, b in zip(seen[:4], seen[1:4], strict=False))  # groups are indeed mixed
