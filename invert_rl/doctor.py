@@ -11,10 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from rewards.errors import RewardError
-from rewards.pipelines import load_pipeline
+from rewards.score import describe_pipeline
 
 PACKAGES = ("torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "spacy", "av")
 OPTIONAL = ("vllm", "deepspeed", "torchcodec", "wandb")
+
+SCORES = ("exact", "precision", "recall", "f1")
+"""Scores of a verb pipeline that are shown where its training recorded them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +50,9 @@ def report(pipeline_name: str | None = None) -> dict[str, Any]:
         "optional": {name: _version(name) or "not installed" for name in OPTIONAL},
     }
     try:
-        pipeline = load_pipeline(pipeline_name)
-        found["verb pipeline"] = f"{pipeline.name} {pipeline.version}".strip()
+        pipeline = describe_pipeline(pipeline_name)
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in (pipeline["score"] or {}).items() if name in SCORES)
+        found["verb pipeline"] = f"{pipeline['name']} {pipeline['version']} ({scores or 'no score recorded'})"
     except RewardError as error:
         found["verb pipeline"] = "none"
         problems.append(str(error))
