@@ -1,6 +1,6 @@
 """GRPO with inverted tasks: TVG with probability p, otherwise VC, AR or VD, on Qwen2.5-VL or Qwen3-VL.
 
-Without arguments it improves the shipped tiny checkpoint on the toy world (recipes/configs/toy/grpo.yaml):
+Without arguments it trains the shipped tiny checkpoint on the toy world (recipes/configs/toy/grpo.yaml):
 
     accelerate launch recipes/grpo_invert.py
 

@@ -57,7 +57,7 @@ def evaluate_once(
                     pipeline,
                     batch_size=trainer.args.eval_batch_size,
                     max_new_tokens=trainer.args.max_completion_length,
-                    progress=state.is_main_process,
+                    progress=None if state.is_main_process else False,
                 )
     predictions = gather_object(predictions)
     if state.is_main_process:
