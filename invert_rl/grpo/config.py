@@ -8,13 +8,13 @@ from trl import GRPOConfig
 
 from invert_rl.schedule import TaskSchedule
 from invert_rl.tasks import TASKS
-from invert_rl.video.settings import FrameSettings
+from invert_rl.video.config import FrameFields
 
 DEFAULT_OUTPUT = "runs/grpo_invert"
 
 
 @dataclass
-class InvertGRPOConfig(GRPOConfig):
+class InvertGRPOConfig(FrameFields, GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
     output_dir: str = field(
@@ -60,12 +60,6 @@ class InvertGRPOConfig(GRPOConfig):
         default=None,
         metadata={"help": "spaCy pipeline for verbs, e.g. en_core_web_sm; default: the shipped one."},
     )
-    fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
-    min_frames: int = field(default=4, metadata={"help": "At least this many frames, or what the clip has."})
-    max_frames: int = field(default=768, metadata={"help": "At most this many frames."})
-    total_pixels: int = field(default=3584 * 28 * 28, metadata={"help": "Pixel budget of a whole video (paper, 3.1)."})
-    min_pixels: int = field(default=16 * 28 * 28, metadata={"help": "Least pixels of a frame."})
-    max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "Most pixels of a frame."})
     frame_store: str | None = field(
         default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}
     )
@@ -107,15 +101,3 @@ class InvertGRPOConfig(GRPOConfig):
     def schedule(self) -> TaskSchedule:
         """The coin of this run; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
         return TaskSchedule(seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
-
-    def frame_settings(self, image_patch_size: int) -> FrameSettings:
-        """How videos are sampled and resized, for a model with that patch size (14: Qwen2.5-VL, 16: Qwen3-VL)."""
-        return FrameSettings(
-            fps=self.fps,
-            min_frames=self.min_frames,
-            max_frames=self.max_frames,
-            total_pixels=self.total_pixels,
-            min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels,
-            image_patch_size=image_patch_size,
-        )

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from trl import SFTConfig
 
 from invert_rl.schedule import TaskSchedule
-from invert_rl.video.settings import FrameSettings
+from invert_rl.video.config import FrameFields
 
 DEFAULT_OUTPUT = "runs/sft_invert"
 
 
 @dataclass
-class InvertSFTConfig(SFTConfig):
+class InvertSFTConfig(FrameFields, SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
     output_dir: str = field(
@@ -40,12 +40,6 @@ class InvertSFTConfig(SFTConfig):
         default=0, metadata={"help": "Toy world only: first step with loosened spans; those before are exact."}
     )
     verb_pipeline: str | None = field(default=None, metadata={"help": "spaCy pipeline that finds the verbs."})
-    fps: float = field(default=2.0, metadata={"help": "Frames per second shown to the model (paper, 3.1)."})
-    min_frames: int = field(default=4, metadata={"help": "At least this many frames, or what the clip has."})
-    max_frames: int = field(default=768, metadata={"help": "At most this many frames."})
-    total_pixels: int = field(default=3584 * 28 * 28, metadata={"help": "Pixel budget of a whole video (paper, 3.1)."})
-    min_pixels: int = field(default=16 * 28 * 28, metadata={"help": "Least pixels of a frame."})
-    max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "Most pixels of a frame."})
     frame_memory_mb: int = field(default=2048, metadata={"help": "Memory for decoded frames, MB."})
     trained_positions: bool = field(
         default=True,
@@ -67,16 +61,4 @@ class InvertSFTConfig(SFTConfig):
         """Which task each batch has; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
         return TaskSchedule(
             seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks), tvg_from=self.tvg_from
-        )
-
-    def frame_settings(self, image_patch_size: int) -> FrameSettings:
-        """How videos are sampled and resized, for a model with that patch size (14: Qwen2.5-VL, 16: Qwen3-VL)."""
-        return FrameSettings(
-            fps=self.fps,
-            min_frames=self.min_frames,
-            max_frames=self.max_frames,
-            total_pixels=self.total_pixels,
-            min_pixels=self.min_pixels,
-            max_pixels=self.max_pixels,
-            image_patch_size=image_patch_size,
         )
