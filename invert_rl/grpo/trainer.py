@@ -25,6 +25,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
+from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rollout import generate_completions
@@ -346,6 +347,10 @@ class InvertGRPOTrainer(GRPOTrainer):
         super().log(logs, start_time)
 
     # -- resume ---------------------------------------------------------------------------------------------------
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with deterministic_on_cpu(self.args.device):
+            return super().train(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = self.model if model is None else model

@@ -14,6 +14,7 @@ from trl import SFTTrainer
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
+from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import PromptEncoder, video_inputs
 from invert_rl.resume import load_weights
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
@@ -136,6 +137,10 @@ class InvertSFTTrainer(SFTTrainer):
         data = self.train_dataset if dataset is None else dataset
         prompts = self.args.per_device_train_batch_size * self.accelerator.num_processes
         return TaskSampler(self.schedule, data.usable_rows, prompts, num_generations=1, repeats=1)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        with deterministic_on_cpu(self.args.device):
+            return super().train(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = self.model if model is None else model
