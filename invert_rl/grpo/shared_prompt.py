@@ -1,8 +1,9 @@
 """Scoring in which each different prompt, its video included, is forwarded once for all of its completions.
 
-A group's G completions share one prompt of hundreds or thousands of tokens. Here vision tower and language model run
-over each prompt once and keep their cache; the completions alone are repeated on it. Log-probabilities and gradients
-are those of the plain forward over G copies, up to rounding.
+A group's G completions share one prompt of hundreds or thousands of tokens. Here one sequence without padding holds
+every prompt once and all completions after it (`invert_rl.grpo.packed_attention`); vision tower and language model run
+over it in one forward, with gradient checkpointing or without. Log-probabilities and gradients are those of the plain
+forward over G copies, up to rounding.
 """
 
 from __future__ import annotations
@@ -10,96 +11,114 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache
 
 from invert_rl.encoding import EncodedPrompt, batch_inputs
+from invert_rl.grpo.packed_attention import PackedLayout, accept_packed_prompts
 from invert_rl.grpo.rollout import vision_language_model
 
 
-@dataclass(frozen=True)
 class SharedPrompts:
-    """The different prompts of a batch and which of them each row has."""
+    """The different prompts of a batch and which of them each row has.
 
-    inputs: dict[str, torch.Tensor]
-    """Left-padded model inputs of the different prompts."""
-    rows: torch.Tensor
-    """For each row of the batch the number of its prompt, shape ``(batch,)``."""
-    completion_length: int
-    """Tokens of a row that belong to the completion: its last ones, padding included."""
+    Not a dataclass: wrappers such as FSDP walk through dataclasses among a module's inputs and cast what they find.
+    """
 
-
-def share_prompts(
-    prompts: Sequence[EncodedPrompt], completion_length: int, pad_token_id: int, device: torch.device
-) -> SharedPrompts:
-    """Collect the different prompts of a batch; rows of one group hold the same `EncodedPrompt` object."""
-    unique = list({id(prompt): prompt for prompt in prompts}.values())
-    place = {id(prompt): number for number, prompt in enumerate(unique)}
-    inputs = {name: tensor.to(device) for name, tensor in batch_inputs(unique, pad_token_id).items()}
-    rows = torch.tensor([place[id(prompt)] for prompt in prompts], device=device)
-    return SharedPrompts(inputs, rows, completion_length)
+    def __init__(self, prompts: Sequence[EncodedPrompt], completion_length: int) -> None:
+        self.prompts = list({id(prompt): prompt for prompt in prompts}.values())
+        """Different prompts; rows of one group hold the same `EncodedPrompt` object."""
+        place = {id(prompt): number for number, prompt in enumerate(self.prompts)}
+        self.rows = [place[id(prompt)] for prompt in prompts]
+        """For each row of the batch the number of its prompt."""
+        self.completion_length = completion_length
+        """Tokens of a row that belong to the completion: its last ones, padding included."""
 
 
 def add_shared_prompts(model: nn.Module) -> None:
-    """Let ``model(…, shared_prompts=…)`` forward the prompts once and the completions on their cache.
+    """Let ``model(…, shared_prompts=SharedPrompts(…), fused_lm_head=True)`` forward each prompt once.
 
-    Call it on the bare model after TRL's `add_fused_lm_head`; without ``shared_prompts`` nothing changes. Both passes
-    happen inside one forward of the (possibly wrapped) model.
+    Call it on the bare model after TRL's `add_fused_lm_head`; without ``shared_prompts`` nothing changes. The fields
+    of the output then have the shape ``(batch, completion_length)``.
     """
+    accept_packed_prompts(model.config.get_text_config())
     forward = model.forward
 
     @functools.wraps(type(model).forward)  # `generate` reads the signature
     def shared_forward(self: nn.Module, *args: Any, shared_prompts: SharedPrompts | None = None, **kwargs: Any) -> Any:
         if shared_prompts is None:
             return forward(*args, **kwargs)
-        return _forward_completions(self, forward, shared_prompts, **kwargs)
+        return _forward_packed(self, forward, shared_prompts, **kwargs)
 
     model.forward = types.MethodType(shared_forward, model)
 
 
-def _forward_completions(
+def _forward_packed(
     model: nn.Module,
     forward: Any,
     shared: SharedPrompts,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     labels: torch.Tensor,
-    mm_token_type_ids: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Two passes: all of each prompt but its last token, then that token and the completion of every row."""
+    """One pass over the packed sequence; the head sees only the states that predict completion tokens."""
     inner = vision_language_model(model)
-    inputs = dict(shared.inputs)
-    ids, mask = inputs.pop("input_ids"), inputs.pop("attention_mask")
-    types_, grids = inputs.pop("mm_token_type_ids"), inputs["video_grid_thw"]
-    seconds = {name: inputs[name] for name in ("second_per_grid_ts",) if name in inputs}
-    positions, deltas = inner.get_rope_index(
-        ids, mm_token_type_ids=types_, video_grid_thw=grids, attention_mask=mask, **seconds
-    )
-    cache = DynamicCache(config=model.config.get_text_config())
-    inner(
-        input_ids=ids[:, :-1],
-        attention_mask=mask[:, :-1],
-        position_ids=positions[:, :, :-1],
-        mm_token_type_ids=types_[:, :-1],
-        past_key_values=cache,
-        use_cache=True,
-        **inputs,
-    )
-    cache.batch_select_indices(shared.rows)
+    length = shared.completion_length
+    inputs, layout, places = _pack(inner, shared, input_ids, attention_mask)
 
-    kept = shared.completion_length + 1
-    next_position = (deltas[:, 0] + mask.sum(dim=1))[shared.rows]
-    offsets = torch.arange(-1, kept - 1, device=ids.device)
-    return forward(
-        input_ids=input_ids[:, -kept:],
-        attention_mask=torch.cat([mask[shared.rows, :-1], attention_mask[:, -kept:]], dim=1),
-        position_ids=(next_position[:, None] + offsets).expand(3, -1, -1),
-        past_key_values=cache,
-        labels=labels[:, -kept:],
-        **kwargs,
+    def keep_predicting(_module: nn.Module, _args: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state[0, places]  # (batch, completion_length, hidden)
+        return output
+
+    handle = inner.register_forward_hook(keep_predicting)
+    try:
+        return forward(**inputs, packed_layout=layout, shift_labels=labels[:, -length:], **kwargs)
+    finally:
+        handle.remove()
+
+
+def _pack(
+    inner: nn.Module, shared: SharedPrompts, input_ids: torch.Tensor, attention_mask: torch.Tensor
+) -> tuple[dict[str, torch.Tensor], PackedLayout, torch.Tensor]:
+    """Inputs of the packed sequence, its layout, and where the state lies that predicts each completion token.
+
+    A trunk is a prompt without its last token. A branch is that token and the completion without its last one, so that
+    the states of a branch predict the completion. The third value is ``(batch, completion_length)``, 0 for padding.
+    """
+    length, device = shared.completion_length, input_ids.device
+    inputs = batch_inputs(shared.prompts, pad_token_id=0)
+    mask = inputs.pop("attention_mask")
+    seconds = {name: inputs.pop(name) for name in ("second_per_grid_ts",) if name in inputs}
+    prompt_ids = inputs.pop("input_ids")
+    positions, deltas = inner.get_rope_index(
+        prompt_ids,
+        mm_token_type_ids=inputs.pop("mm_token_type_ids"),
+        video_grid_thw=inputs["video_grid_thw"],
+        attention_mask=mask,
+        **seconds,
     )
+    completions = input_ids[:, -length:].cpu()
+    lengths = attention_mask[:, -length:].sum(dim=1).tolist()
+    ids, places, trees = [], torch.zeros(len(input_ids), length, dtype=torch.long), []
+    packed_positions, start = [], 0
+    for number, prompt in enumerate(shared.prompts):
+        trunk = len(prompt.input_ids) - 1
+        ids.append(prompt_ids[number, -trunk - 1 : -1])
+        packed_positions.append(positions[:, number, -trunk - 1 : -1])
+        start += trunk
+        next_position = int(deltas[number]) + trunk + 1
+        rows = [row for row, its_prompt in enumerate(shared.rows) if its_prompt == number]
+        for row in rows:
+            tokens = lengths[row]
+            ids.append(torch.cat([prompt_ids[number, -1:], completions[row, :tokens]])[:tokens])
+            packed_positions.append((next_position - 1 + torch.arange(tokens)).expand(3, -1))
+            places[row, :tokens] = torch.arange(start, start + tokens)
+            start += tokens
+        trees.append((trunk, [lengths[row] for row in rows]))
+    inputs["input_ids"] = torch.cat(ids)[None]
+    inputs["position_ids"] = torch.cat(packed_positions, dim=1)[:, None]
+    inputs = {name: value.to(device) for name, value in inputs.items()}
+    return inputs, PackedLayout(trees, device), places.to(device)

@@ -30,7 +30,7 @@ from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.grpo.scoring import assert_video_is_seen, token_types
-from invert_rl.grpo.shared_prompt import add_shared_prompts, share_prompts
+from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
 from invert_rl.grpo.vllm_rollout import (
     SamplingAlarm,
     check_vllm_settings,
@@ -110,16 +110,11 @@ class InvertGRPOTrainer(GRPOTrainer):
         self.quarantine = Quarantine() if quarantine is None else quarantine
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
-        self.shares_prompts = args.share_prompts and not args.gradient_checkpointing
+        self.shares_prompts = args.share_prompts
         if self.shares_prompts:
             add_shared_prompts(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
             if self.ref_model is not None:
                 add_shared_prompts(self.accelerator.unwrap_model(self.ref_model))
-        elif args.share_prompts:
-            logger.warning(
-                "gradient_checkpointing switches the cache off that share_prompts needs: each prompt is forwarded once "
-                "for each of its completions; set gradient_checkpointing: false if memory allows"
-            )
         self._prompts: list[EncodedPrompt] | None = None
         self._prompt_index: list[int] = []
         self._video_checked = False
@@ -297,7 +292,7 @@ class InvertGRPOTrainer(GRPOTrainer):
         """What a scoring forward needs besides ids and mask: the prompts to share, or every row's video."""
         device = input_ids.device
         if self.shares_prompts:
-            return {"shared_prompts": share_prompts(prompts, completion_length, self._tokenizer.pad_token_id, device)}
+            return {"shared_prompts": SharedPrompts(prompts, completion_length)}
         video = {name: value.to(device) for name, value in video_inputs(prompts).items()}
         types = token_types(prompts, input_ids.shape[1], completion_length).to(device)
         return {**video, "mm_token_type_ids": types}
