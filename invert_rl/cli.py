@@ -16,6 +16,7 @@ COMMANDS = {
     "cache-frames": ("invert_rl.video.cache_frames", "decode the frames of a data set once, ahead of training"),
     "score-verbs": ("rewards.score", "score a verb pipeline on labelled sentences"),
     "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
+    "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
 }
