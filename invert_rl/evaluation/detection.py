@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 
@@ -25,7 +26,8 @@ BLOCK = 1 << 20
 class Segments:
     """Labelled segments of many videos: ``videos`` and ``labels`` ``(N,)`` text, ``times`` ``(N, 2)`` in seconds.
 
-    ``scores`` ``(N,)`` are those of predictions, zeros for ground truth; the order is that of the file.
+    Text of dtype object is looked up fastest. ``scores`` ``(N,)`` are those of predictions, zeros for ground truth;
+    the order is that of the file.
     """
 
     videos: np.ndarray
@@ -91,12 +93,14 @@ def evaluate_detection(
     class_ids = {label: index for index, label in enumerate(classes)}
     video_ids = {video: index for index, video in enumerate(set(truth.videos.tolist()))}
     truth_class, predicted_class = _ids(truth.labels, class_ids), _ids(predictions.labels, class_ids)
-    predictions, predicted_class = predictions.where(predicted_class >= 0), predicted_class[predicted_class >= 0]
+    if (predicted_class < 0).any():
+        predictions, predicted_class = predictions.where(predicted_class >= 0), predicted_class[predicted_class >= 0]
     truth_group = truth_class * (len(video_ids) + 1) + _ids(truth.videos, video_ids)
     # A video without ground truth is -1, the last place of the class before: no ground truth has that place.
     predicted_group = predicted_class * (len(video_ids) + 1) + _ids(predictions.videos, video_ids)
     by_score = score_order(predictions.scores, ties)
-    by_score = by_score[np.argsort(predicted_class[by_score], kind="stable")]  # class, then score
+    narrow = np.min_scalar_type(len(classes))  # NumPy sorts integers of 8 and 16 bits in linear time
+    by_score = by_score[np.argsort(predicted_class[by_score].astype(narrow), kind="stable")]  # class, then score
     by_group = np.argsort(truth_group, kind="stable")
     matches = _Matches(
         truth.times[by_group],
@@ -109,7 +113,7 @@ def evaluate_detection(
     hits = matches.greedy()
     found = matches.found(top_k)
     positives = np.bincount(truth_class, minlength=len(classes))
-    first = np.searchsorted(predicted_class[by_score], np.arange(len(classes) + 1))
+    first = np.r_[0, np.cumsum(np.bincount(predicted_class, minlength=len(classes)))]
     ap = np.array([average_precision(hits[:, a:b], n) for a, b, n in zip(first, first[1:], positives, strict=False)])
     hit_of_class = np.zeros((len(classes), *found.shape[1:]))
     np.add.at(hit_of_class, truth_class[by_group], found)
@@ -161,9 +165,10 @@ class _Matches:
         undefined_matches: bool,
     ) -> None:
         self.truth, self.predicted, self.thresholds = truth, predicted, thresholds
-        self.first = np.searchsorted(truth_group, predicted_group, side="left")
-        self.count = np.searchsorted(truth_group, predicted_group, side="right") - self.first
-        self.rank = _rank_in_group(predicted_group)
+        groups, first, count = np.unique(truth_group, return_index=True, return_counts=True)
+        place = np.searchsorted(groups[:-1], predicted_group)
+        self.first = first[place]
+        self.count = np.where(groups[place] == predicted_group, count[place], 0)
         least = thresholds.min(initial=np.inf)
         parts = [self._pairs(block, least, undefined_matches) for block in self._blocks()]
         self.prediction = np.concatenate([part[0] for part in parts]) if parts else np.zeros(0, dtype=int)
@@ -175,9 +180,9 @@ class _Matches:
         hits = np.zeros((len(self.thresholds), len(self.predicted)), dtype=bool)
         free = np.ones((len(self.thresholds), len(self.truth)), dtype=bool)
         # Predictions without a pair cannot hit: ranks are counted among those that have one.
-        predictions, index = np.unique(self.prediction, return_inverse=True)
-        turn = _rank_in_group(self.first[predictions])[index]
-        order = np.lexsort((-self.target, -self.overlap, self.prediction, turn))
+        new = np.diff(self.prediction, prepend=-1) > 0
+        turn = _rank_in_group(self.first[self.prediction[new]])[np.cumsum(new) - 1]
+        order = np.lexsort((-self.target, -self.overlap, turn * len(self.predicted) + self.prediction))
         prediction, target, overlap = self.prediction[order], self.target[order], self.overlap[order]
         ends = np.searchsorted(turn[order], np.arange(turn.max(initial=-1) + 2))
         level = self.thresholds[:, None]
@@ -198,8 +203,11 @@ class _Matches:
         """Whether each truth is hit by one of its group's k·n best predictions, ``(M, T, K)``; nothing is claimed."""
         best = np.full((len(self.truth), len(top_k)), -1.0)
         finite = np.isfinite(self.overlap)
+        some = np.flatnonzero(self.count)
+        rank = np.zeros(len(self.count), dtype=int)
+        rank[some] = _rank_in_group(self.first[some])
         for place, k in enumerate(top_k):
-            near = finite & (self.rank[self.prediction] < k * self.count[self.prediction])
+            near = finite & (rank[self.prediction] < k * self.count[self.prediction])
             np.maximum.at(best[:, place], self.target[near], self.overlap[near])
         return best[:, None, :] >= self.thresholds[:, None]
 
@@ -223,13 +231,14 @@ class _Matches:
 
 def _ids(names: np.ndarray, ids: dict[str, int]) -> np.ndarray:
     """The id of each name ``(N,)``, -1 where it has none; sorting half a million texts takes many times longer."""
-    return np.fromiter((ids.get(name, -1) for name in names.tolist()), dtype=int, count=len(names))
+    return np.fromiter(map(ids.get, names.tolist(), repeat(-1)), dtype=int, count=len(names))
 
 
 def _rank_in_group(groups: np.ndarray) -> np.ndarray:
-    """How many earlier entries of ``groups`` ``(N,)`` are equal to each entry, ``(N,)``."""
+    """How many earlier entries of ``groups`` ``(N,)``, none negative, are equal to each entry, ``(N,)``."""
     order = np.argsort(groups, kind="stable")
-    ordered = groups[order]
+    starts = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    lengths = np.diff(starts, append=len(groups))
     rank = np.empty(len(groups), dtype=int)
-    rank[order] = np.arange(len(groups)) - np.searchsorted(ordered, ordered)
+    rank[order] = np.arange(len(groups)) - np.repeat(starts, lengths)
     return rank

@@ -155,7 +155,8 @@ def _segments(entries: Records, labels: list[str], with_scores: bool) -> Segment
     bad = ~(np.isfinite(times).all(axis=1) & np.isfinite(scores))
     if bad.any():
         raise DataError(_culprit([entries[int(np.flatnonzero(bad)[0])]], with_scores))
-    return Segments(np.array([entry[0] for entry in entries], dtype=str), np.array(labels, dtype=str), times, scores)
+    videos = [entry[0] for entry in entries]
+    return Segments(np.array(videos, dtype=object), np.array(labels, dtype=object), times, scores)
 
 
 def _culprit(entries: Records, with_scores: bool) -> str:

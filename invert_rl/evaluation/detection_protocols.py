@@ -86,13 +86,14 @@ def check_labels(truth: Segments, predictions: Segments, unknown_labels: str, wh
     """
     if not len(predictions):
         return 0
-    known = np.isin(predictions.labels, truth.labels)
+    labels = set(truth.labels.tolist())
+    known = np.array([label in labels for label in predictions.labels.tolist()])
     if not known.any():
         raise DataError(
             f"{where}: no predicted label occurs in the ground truth: predicted {_some(predictions.labels)}, "
             f"annotated {_some(truth.labels)}; write labels as the ground truth does"
         )
-    if not np.isin(predictions.videos, truth.videos).any():
+    if set(truth.videos.tolist()).isdisjoint(predictions.videos.tolist()):
         raise DataError(
             f"{where}: no predicted video occurs in the ground truth: predicted {_some(predictions.videos)}, annotated "
             f"{_some(truth.videos)}; check the subset and prefixes such as v_"
@@ -106,5 +107,5 @@ def check_labels(truth: Segments, predictions: Segments, unknown_labels: str, wh
 
 
 def _some(values: np.ndarray) -> str:
-    names = np.unique(values)
-    return ", ".join(repr(str(name)) for name in names[:3]) + (", …" if len(names) > 3 else "")
+    names = sorted(set(values.tolist()))
+    return ", ".join(repr(name) for name in names[:3]) + (", …" if len(names) > 3 else "")
