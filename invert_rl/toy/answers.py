@@ -14,12 +14,13 @@ from invert_rl.toy.scene import GRID
 def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: float = 0.0) -> str:
     """The answer to teach for one task and row, ``<think>…</think> <answer>…</answer>``.
 
-    TVG thinks through the clip's time line and then of the event that was asked for (``open 1.00 to 3.50, walk 5.00
-    to 8.00; walk 5.00 to 8.00``) and answers the span with two decimals. VC answers the whole sentence, AR the verb,
-    VD the event in another wording than the query. ``loosen`` (seconds, TVG only) moves each border of the answer,
-    but not of the thought, outwards by an independent uniform amount below it, clips it to the video and rounds it
-    to 0.25 s: answers as generous as web annotations, so that a model taught with them finds the event but has tight
-    borders left to learn from reward.
+    TVG names the verb that is asked for, goes through the clip's time line until that verb comes up (``open: 1.00 to
+    3.50 walk, 5.00 to 8.00 open``) and answers the last span, with two decimals. Each verb is written with a space
+    before it, so that it is the same token wherever it stands and a tiny model can see that two are equal. VC answers
+    the whole sentence, AR the verb, VD the event in another wording than the query. ``loosen`` (seconds, TVG only)
+    moves each border of the answer, but not of the thought, outwards by an independent uniform amount below it, clips
+    it to the video and rounds it to 0.25 s: answers as generous as web annotations, so that a model taught with them
+    finds the event but has tight borders left to learn from reward.
     Raises `DataError` for a row that is not of the toy world, `ValueError` for an unknown task.
     """
     task = get_task(task_name)
@@ -29,8 +30,8 @@ def target_text(task_name: str, row: Row, rng: np.random.Generator, loosen: floa
     thought = plain_sentence(verb, noun)
     query = normalise_query(row.query)
     if task.name == "tvg":
-        entries = [f"{name} {start:.2f} to {end:.2f}" for name, start, end in row.meta["events"]]
-        thought = f"{', '.join(entries)}; {entries[row.meta['event']]}"
+        scanned = row.meta["events"][: row.meta["event"] + 1]
+        thought = f" {verb}: " + ", ".join(f"{start:.2f} to {end:.2f} {name}" for name, start, end in scanned)
         start, end = loose_window(row.window, row.duration, loosen, rng)
         answer = f"{start:.2f} to {end:.2f}"
     elif task.name == "vc":

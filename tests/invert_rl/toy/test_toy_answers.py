@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,8 +39,10 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def test_texts():
     thought = "<think>the person opens the box</think>"
-    time_line = "<think>jump 0.50 to 2.00, open 3.25 to 5.75; open 3.25 to 5.75</think>"
+    time_line = "<think> open: 0.50 to 2.00 jump, 3.25 to 5.75 open</think>"
     assert target_text("tvg", ROW, rng()) == f"{time_line} <answer>3.25 to 5.75</answer>"
+    first = replace(ROW, query="Someone jumps.", windows=((0.5, 2.0),), meta={**ROW.meta, "event": 0})
+    assert target_text("tvg", first, rng()) == "<think> jump: 0.50 to 2.00 jump</think> <answer>0.50 to 2.00</answer>"
     assert target_text("vc", ROW, rng()) == f"{thought} <answer>the red figure is opening the box</answer>"
     assert target_text("ar", ROW, rng()) == f"{thought} <answer>open</answer>"
     descriptions = {target_text("vd", ROW, rng(seed)) for seed in range(50)}
@@ -63,7 +67,7 @@ def test_only_the_answer_is_loosened():
     for seed in range(20):
         text = target_text("tvg", ROW, rng(seed), loosen=1.5)
         thought, answer = text.removeprefix("<think>").removesuffix("</answer>").split("</think> <answer>")
-        assert thought == "jump 0.50 to 2.00, open 3.25 to 5.75; open 3.25 to 5.75"
+        assert thought == " open: 0.50 to 2.00 jump, 3.25 to 5.75 open"
         start, end = (float(word) for word in answer.split(" to "))
         assert 1.75 <= start <= 3.25 and 5.75 <= end <= 7.25
 
