@@ -17,7 +17,7 @@ from torch.utils.data import Sampler
 
 from invert_rl.tasks import TASKS, get_task
 
-COIN, ORDER, REPLACEMENT, TARGET = range(4)
+COIN, ORDER, REPLACEMENT, TARGET, SAMPLING = range(5)
 """Independent random streams under one seed."""
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from invert_rl.encoding import EncodedPrompt, batch_inputs
+from invert_rl.grpo.sampling import sampling_processors
 
 
 def vision_language_model(model: torch.nn.Module) -> torch.nn.Module:
@@ -26,11 +28,14 @@ def generate_completions(
     generation_config: GenerationConfig,
     pad_token_id: int,
     eos_token_ids: Sequence[int],
+    numbers: torch.Tensor | None = None,
 ) -> list[list[int]]:
     """Generate one completion for each entry of ``index``, which says which of ``prompts`` it answers.
 
     The prompts run through vision tower and language model once; their cache is repeated for the completions, and
-    `generate` goes on from there. Returns token ids up to and including the first end token.
+    `generate` goes on from there. ``numbers``, shape ``(len(index), most new tokens)``, makes the choices where the
+    config samples (`invert_rl.grpo.sampling`); without them PyTorch's global generator does. Returns token ids up to
+    and including the first end token.
     """
     inputs = batch_inputs(prompts, pad_token_id)
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
@@ -47,6 +52,10 @@ def generate_completions(
         attention_mask=inputs["attention_mask"][rows],
         past_key_values=cache,
         generation_config=generation_config,
+        logits_processor=None if numbers is None else sampling_processors(generation_config, numbers),
+        # Ranks whose weights are sharded must go on together until the last has finished. transformers sees to it for
+        # ZeRO-3 and FSDP1, but does not recognise a model that accelerate has sharded by FSDP2.
+        synced_gpus=True if isinstance(model, FSDPModule) and torch.distributed.get_world_size() > 1 else None,
     )
     completions = []
     ends = set(eos_token_ids)
