@@ -76,6 +76,23 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
         default=True,
         metadata={"help": "Forward each prompt once for all of its completions when scoring; false: G times, as TRL."},
     )
+    check_shared_prompts: bool = field(
+        default=True,
+        metadata={"help": "On the first step compare log-probabilities by shared prompts with those by copies."},
+    )
+    keep_groups: bool = field(
+        default=True,
+        metadata={
+            "help": "A prompt's completions stay together in micro-batches; false: shuffled one by one, as TRL does."
+        },
+    )
+    freeze_vision: bool = field(
+        default=False, metadata={"help": "Do not train the vision tower and its projector; each video is seen once."}
+    )
+    vision_memory_mb: int = field(
+        default=0,
+        metadata={"help": "Frozen vision tower: memory of each process for features kept from round to round, MB."},
+    )
     toy_train_clips: int = field(default=800, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=200, metadata={"help": "Toy world only: test clips."})
     prompts_logged: int = field(default=0, metadata={"help": "Sample completions printed at each logging step."})

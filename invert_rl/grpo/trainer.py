@@ -9,28 +9,24 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import datasets
 import torch
 from accelerate.utils import gather_object
-from peft import PeftConfig, PeftModel
+from peft import PeftConfig
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
-from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.determinism import deterministic_on_cpu
-from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
+from invert_rl.encoding import EncodedPrompt, PromptEncoder
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rollout import generate_completions
-from invert_rl.grpo.scoring import assert_video_is_seen, token_types
-from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
+from invert_rl.grpo.scoring_trainer import PROMPTS, ScoringTrainer
 from invert_rl.grpo.vllm_rollout import (
     SamplingAlarm,
     check_vllm_settings,
@@ -51,14 +47,11 @@ from rewards.answers import completion_text, extract_answer, parse_span
 
 logger = logging.getLogger(__name__)
 
-PROMPTS = "encoded_prompts"
-"""Key of the batch under which each sample's `EncodedPrompt` travels; samples of a group share one object."""
-
 MAX_REPLACEMENTS = 100
 """Give up when this many rows in a row have no usable video."""
 
 
-class InvertGRPOTrainer(GRPOTrainer):
+class InvertGRPOTrainer(ScoringTrainer):
     """GRPO on TVG, VC, AR and VD for Qwen2.5-VL and Qwen3-VL (paper, algorithm 1).
 
     Args:
@@ -110,15 +103,7 @@ class InvertGRPOTrainer(GRPOTrainer):
         self.quarantine = Quarantine() if quarantine is None else quarantine
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
-        self.shares_prompts = args.share_prompts
-        if self.shares_prompts:
-            add_shared_prompts(self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model)
-            if self.ref_model is not None:
-                add_shared_prompts(self.accelerator.unwrap_model(self.ref_model))
-        self._prompts: list[EncodedPrompt] | None = None
-        self._prompt_index: list[int] = []
-        self._video_checked = False
-        self._seconds: dict[str, float] = {}
+        self.set_up_scoring()
 
     # -- which prompts ------------------------------------------------------------------------------------------
 
@@ -151,6 +136,7 @@ class InvertGRPOTrainer(GRPOTrainer):
                         encoded[task, row] = self._encode(task, self.train_dataset.rows[row], item["prompt"])
                     except VideoError as error:
                         broken[task, row] = error
+            self._wait_for_ranks()
             everywhere = gather_object(list(broken.items()))
             if not everywhere:
                 self._metrics["train"]["data/replaced"].append(float(len(failed)))
@@ -185,6 +171,7 @@ class InvertGRPOTrainer(GRPOTrainer):
     # -- rollouts -------------------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self.vision.start_round()
         started = time.perf_counter()
         inputs, prompts = self._load_prompts(inputs)
         self._seconds["decode"] = time.perf_counter() - started
@@ -204,7 +191,6 @@ class InvertGRPOTrainer(GRPOTrainer):
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         assert self._prompts is not None
-        started = time.perf_counter()
         unique = list({id(prompt): prompt for prompt in self._prompts}.values())
         place = {id(prompt): number for number, prompt in enumerate(unique)}
         index = [place[id(prompt)] for prompt in self._prompts]
@@ -212,16 +198,18 @@ class InvertGRPOTrainer(GRPOTrainer):
             if self.state.global_step != self._last_loaded_step:
                 push_weights(self.vllm_generation)
                 self._last_loaded_step = self.state.global_step
-            rollout = generate_with_vllm(self.vllm_generation, unique, index, self.banned_ids, self.eos_token_ids)
-            self._seconds["rollout"] = time.perf_counter() - started
+            with self._part("rollout"):
+                rollout = generate_with_vllm(self.vllm_generation, unique, index, self.banned_ids, self.eos_token_ids)
+            self._wait_for_ranks()
             return rollout
-        with unwrap_model_for_generation(
+        unwrapped = unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
             gather_deepspeed3_params=self.args.ds3_gather_for_generation,
             generation_kwargs=self.generation_kwargs,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ) as model:
+        )
+        with self._part("rollout"), self.vision.of(unique), unwrapped as model:
             completions = generate_completions(
                 model,
                 unique,
@@ -230,72 +218,8 @@ class InvertGRPOTrainer(GRPOTrainer):
                 self._tokenizer.pad_token_id,
                 self.eos_token_ids,
             )
-        self._seconds["rollout"] = time.perf_counter() - started
+        self._wait_for_ranks()
         return completions, None
-
-    # -- scoring --------------------------------------------------------------------------------------------------
-
-    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
-        with self._scoring(inputs.pop(PROMPTS)) as prompts:
-            try:
-                return super()._compute_loss(model, inputs)
-            finally:
-                inputs[PROMPTS] = prompts  # the buffered batch is used again when num_iterations > 1
-
-    @contextmanager
-    def _scoring(self, prompts: list[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
-        self._prompts = prompts
-        try:
-            yield prompts
-        finally:
-            self._prompts = None
-
-    def _get_per_token_logps_and_entropies(
-        self,
-        model: torch.nn.Module,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        started = time.perf_counter()
-        prompts = self._prompts
-        if prompts is None or len(prompts) != len(input_ids):
-            raise RuntimeError("a scoring forward was asked for without its videos")
-        kwargs.pop("mm_token_type_ids", None)
-        first = nullcontext() if self._video_checked else assert_video_is_seen(model, prompts)
-        parts = []
-        with first:
-            for start in range(0, len(prompts), batch_size or len(prompts)):
-                rows = slice(start, start + (batch_size or len(prompts)))
-                parts.append(
-                    super()._get_per_token_logps_and_entropies(
-                        partial(model, **self._prompt_inputs(prompts[rows], input_ids[rows], logits_to_keep)),
-                        input_ids[rows],
-                        attention_mask[rows],
-                        logits_to_keep,
-                        **kwargs,
-                    )
-                )
-        self._video_checked = True
-        if not torch.is_grad_enabled():
-            self._seconds["score"] = self._seconds.get("score", 0.0) + time.perf_counter() - started
-        logps = torch.cat([part[0] for part in parts])
-        entropies = None if parts[0][1] is None else torch.cat([part[1] for part in parts])
-        aux_losses = [part[2] for part in parts if part[2] is not None]
-        return logps, entropies, torch.stack(aux_losses).mean() if aux_losses else None
-
-    def _prompt_inputs(
-        self, prompts: list[EncodedPrompt], input_ids: torch.Tensor, completion_length: int
-    ) -> dict[str, Any]:
-        """What a scoring forward needs besides ids and mask: the prompts to share, or every row's video."""
-        device = input_ids.device
-        if self.shares_prompts:
-            return {"shared_prompts": SharedPrompts(prompts, completion_length)}
-        video = {name: value.to(device) for name, value in video_inputs(prompts).items()}
-        types = token_types(prompts, input_ids.shape[1], completion_length).to(device)
-        return {**video, "mm_token_type_ids": types}
 
     # -- rewards and logs -----------------------------------------------------------------------------------------
 
@@ -306,9 +230,8 @@ class InvertGRPOTrainer(GRPOTrainer):
         completions: list,
         completion_ids_list: list[list[int]],
     ) -> torch.Tensor:
-        started = time.perf_counter()
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._seconds["reward"] = time.perf_counter() - started
+        with self._part("reward"):
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         task = inputs[0]["task"]
         valid = torch.tensor([float(_is_valid(task, completion)) for completion in completions])
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -320,20 +243,6 @@ class InvertGRPOTrainer(GRPOTrainer):
             self.accelerator.gather(valid.to(self.accelerator.device)).mean().item()
         )
         return rewards
-
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: list[dict[str, Any]],
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        self._seconds.clear()
-        started = time.perf_counter()
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        self._seconds["update"] = time.perf_counter() - started - sum(self._seconds.values())
-        for name, seconds in self._seconds.items():
-            self._metrics["train"][f"time/{name}"].append(seconds)
-        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics = self._metrics["train" if self.model.training else "eval"]

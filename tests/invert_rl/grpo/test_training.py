@@ -109,6 +109,7 @@ def test_every_row_is_scored_with_its_own_video(make_trainer, tiny_qwen2_5):
         steps_per_generation=4,
         num_iterations=1,
         max_steps=4,
+        keep_groups=False,
     )
     compute, seen = trainer._compute_loss, []
 

@@ -1,0 +1,229 @@
+"""`GRPOTrainer` whose scoring forwards see the video, each prompt once, and whose steps tell where their time goes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from peft import PeftModel
+from trl import GRPOTrainer
+
+from invert_rl.encoding import EncodedPrompt, video_inputs
+from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.groups import order_by_group
+from invert_rl.grpo.scoring import assert_video_is_seen, token_types
+from invert_rl.grpo.self_check import CHECKED_ROWS, mean_difference, tolerance
+from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
+from invert_rl.grpo.vision import VisionFeatures, freeze_tower, same_tower, tower_is_frozen
+
+logger = logging.getLogger(__name__)
+
+PROMPTS = "encoded_prompts"
+"""Key of the batch under which each sample's `EncodedPrompt` travels; samples of a group share one object."""
+
+
+class ScoringTrainer(GRPOTrainer):
+    """Loss, old and reference log-probabilities under the video; call `set_up_scoring` after ``__init__``."""
+
+    args: InvertGRPOConfig
+    _buffered_inputs: list[dict[str, Any]] | None  # TRL's micro-batches of the current round
+
+    def set_up_scoring(self) -> None:
+        """Share prompts and keep the features of a frozen vision tower, as the settings say."""
+        args = self.args
+        models = [self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model]
+        if self.ref_model is not None:
+            models.append(self.accelerator.unwrap_model(self.ref_model))
+        self.shares_prompts = args.share_prompts
+        if self.shares_prompts:
+            for model in models:
+                add_shared_prompts(model)
+        if args.freeze_vision:
+            freeze_tower(self.model)
+        # With parameters in shards, every rank has to run the tower as often as all others do: nothing is kept there.
+        keep = tower_is_frozen(self.model) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        self.vision = VisionFeatures(args.vision_memory_mb)
+        self.vision.serve(self.model, keep)
+        if self.ref_model is not None:
+            equal = keep and not args.sync_ref_model and same_tower(*models)
+            self.vision.serve(self.ref_model, equal)
+        self._prompts: list[EncodedPrompt] | None = None
+        self._video_checked = False
+        self._sharing_checked = not (args.share_prompts and args.check_shared_prompts)
+        self._seconds: dict[str, float] = {}
+
+    # -- micro-batches --------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._buffered_inputs is None or self._buffered_inputs is before or not self.args.keep_groups:
+            return inputs
+        self._buffered_inputs = order_by_group(self._buffered_inputs, PROMPTS)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    # -- log-probabilities ----------------------------------------------------------------------------------------
+
+    def _compute_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> torch.Tensor:
+        with self._scoring(inputs.pop(PROMPTS)) as prompts:
+            different = len({id(prompt) for prompt in prompts})
+            self._metrics[self._mode]["score/unique_prompts"].append(different / len(prompts))
+            try:
+                return super()._compute_loss(model, inputs)
+            finally:
+                inputs[PROMPTS] = prompts  # the buffered batch is used again when num_iterations > 1
+
+    @contextmanager
+    def _scoring(self, prompts: list[EncodedPrompt]) -> Iterator[list[EncodedPrompt]]:
+        self._prompts = prompts
+        try:
+            yield prompts
+        finally:
+            self._prompts = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        prompts = self._prompts
+        if prompts is None or len(prompts) != len(input_ids):
+            raise RuntimeError("a scoring forward was asked for without its videos")
+        kwargs.pop("mm_token_type_ids", None)
+        if not self._sharing_checked:
+            self._sharing_checked = True
+            self._check_sharing(model, prompts, input_ids, attention_mask, logits_to_keep)
+        parts = []
+        size = batch_size or len(prompts)
+        watched = nullcontext() if self._video_checked else assert_video_is_seen(model, prompts)
+        with watched, nullcontext() if torch.is_grad_enabled() else self._part("score"):
+            for start in range(0, len(prompts), size):
+                rows = slice(start, start + size)
+                parts.append(
+                    self._score(model, prompts[rows], input_ids[rows], attention_mask[rows], logits_to_keep, **kwargs)
+                )
+        self._video_checked = True
+        logps = torch.cat([part[0] for part in parts])
+        entropies = None if parts[0][1] is None else torch.cat([part[1] for part in parts])
+        aux_losses = [part[2] for part in parts if part[2] is not None]
+        return logps, entropies, torch.stack(aux_losses).mean() if aux_losses else None
+
+    def _score(
+        self,
+        model: torch.nn.Module,
+        prompts: list[EncodedPrompt],
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        completion_length: int,
+        **kwargs: Any,
+    ) -> Any:
+        """TRL's scoring of one micro-batch with what it lacks: the video of each row, or the prompts to share."""
+        extra = self._prompt_inputs(prompts, input_ids, completion_length)
+        shown = extra["shared_prompts"].prompts if "shared_prompts" in extra else prompts
+        with self.vision.of(shown):
+            return super()._get_per_token_logps_and_entropies(
+                partial(model, **extra), input_ids, attention_mask, completion_length, **kwargs
+            )
+
+    def _prompt_inputs(
+        self, prompts: Sequence[EncodedPrompt], input_ids: torch.Tensor, completion_length: int
+    ) -> dict[str, Any]:
+        """What a scoring forward needs besides ids and mask: the prompts to share, or every row's video."""
+        if self.shares_prompts:
+            return {"shared_prompts": SharedPrompts(prompts, completion_length)}
+        video = {name: value.to(input_ids.device) for name, value in video_inputs(prompts).items()}
+        types = token_types(prompts, input_ids.shape[1], completion_length).to(input_ids.device)
+        return {**video, "mm_token_type_ids": types}
+
+    def _check_sharing(
+        self,
+        model: torch.nn.Module,
+        prompts: list[EncodedPrompt],
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        completion_length: int,
+    ) -> None:
+        """Score one small group with shared and with copied prompts; on a difference go on with copies, and say so.
+
+        Every rank runs one forward each way, and all of them decide by the largest difference.
+        """
+        rows = [row for row, prompt in enumerate(prompts) if prompt is prompts[0]][:CHECKED_ROWS]
+        batch = ([prompts[0]] * len(rows), input_ids[rows], attention_mask[rows], completion_length)
+        limit = tolerance(next(model.parameters()).dtype, self.accelerator.mixed_precision)
+        reason = ""
+        training = model.training
+        model.eval()  # without dropout, or the two would differ by chance
+        scores = []
+        try:
+            with torch.no_grad(), self._part("score"):
+                for self.shares_prompts in (False, True):
+                    scores.append(self._score(model, *batch)[0])
+            difference = mean_difference(scores[0], scores[1], attention_mask[rows, -completion_length:])
+        except Exception as error:  # whatever a model does with packed prompts: the run goes on without them
+            difference = torch.tensor(torch.inf, device=input_ids.device)
+            reason = f" ({type(error).__name__}: {error})"
+        finally:
+            model.train(training)
+        worst = self.accelerator.gather(difference.float().reshape(1)).max().item()
+        self._metrics[self._mode]["score/self_check"].append(worst)
+        self.shares_prompts = worst <= limit
+        if not self.shares_prompts:
+            logger.warning(
+                "share_prompts is off: log-probabilities with shared prompts differ from those with copied prompts by "
+                "%.3g on average, more than %g%s; each prompt is forwarded once for each of its completions",
+                worst,
+                limit,
+                reason,
+            )
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _mode(self) -> str:
+        return "train" if self.model.training else "eval"
+
+    @contextmanager
+    def _part(self, name: str) -> Iterator[None]:
+        """Add the seconds inside, those in the vision tower left out, to a part of the step."""
+        started, vision = time.perf_counter(), self.vision.seconds
+        try:
+            yield
+        finally:
+            self._wait_for_gpu()
+            seconds = time.perf_counter() - started - (self.vision.seconds - vision)
+            self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
+    def _wait_for_gpu(self) -> None:
+        """Let the GPU finish, so that its time is booked where it was caused; a few times a step, not per layer."""
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize(self.accelerator.device)
+
+    def _wait_for_ranks(self) -> None:
+        """Meet the other ranks just before a collective operation, to see how long the slowest lets this one wait."""
+        with self._part("wait"):
+            self.accelerator.wait_for_everyone()
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: list[dict[str, Any]],
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        self._seconds.clear()
+        started, vision = time.perf_counter(), self.vision.seconds
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        self._wait_for_gpu()
+        self._seconds["vision"] = self.vision.seconds - vision
+        self._seconds["update"] = time.perf_counter() - started - sum(self._seconds.values())
+        for name, seconds in self._seconds.items():
+            self._metrics["train"][f"time/{name}"].append(seconds)
+        return loss
