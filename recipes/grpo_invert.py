@@ -24,7 +24,7 @@ from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
-from invert_rl.evaluation.before_after import evaluate_once
+from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
 from invert_rl.grpo.config import DEFAULT_OUTPUT, InvertGRPOConfig
 from invert_rl.grpo.rewards import reward_functions
 from invert_rl.grpo.trainer import InvertGRPOTrainer
@@ -44,6 +44,7 @@ from invert_rl.runs import (
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import INVERTED_TASKS
 from invert_rl.toy.default import GRPO_SEED, start_checkpoint, toy_world
+from invert_rl.video.blank import BlankFrameStore
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
 from rewards.pipelines import load_pipeline
@@ -67,7 +68,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         )
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
-    pipeline = load_pipeline(args.verb_pipeline) if set(args.tasks) & set(INVERTED_TASKS) else None
+    needs_verbs = bool(args.eval_data) or bool(set(args.tasks) & set(INVERTED_TASKS))
+    pipeline = load_pipeline(args.verb_pipeline) if needs_verbs else None  # all four tasks are evaluated
     rows = split_windows(read_rows(args.train_data))
     unusable: dict[str, str] = {}
     if args.manifest is not None:
@@ -80,7 +82,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     name = model_args.model_name_or_path or start_checkpoint()
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
-    store = FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store)
+    store_class = BlankFrameStore if args.blank_video else FrameStore
+    store = store_class(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store)
     check_video_root(rows, args.video_root)
     model = load_model(
         name,
@@ -107,7 +110,10 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         out.print(f"{len(unusable)} training rows left out by {args.manifest}, such as {next(iter(unusable.items()))}")
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
-    before = evaluate_once("before", trainer, test_rows, pipeline, reuse=checkpoint is not None)
+    if args.before_samples is not None and checkpoint is None:
+        adopt_samples(args.before_samples, args.output_dir, test_rows)
+    known = checkpoint is not None or args.before_samples is not None
+    before = evaluate_once("before", trainer, test_rows, pipeline, reuse=known)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(args.output_dir) / "model"))
     after = evaluate_once("after", trainer, test_rows, pipeline)

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from accelerate import PartialState
 from accelerate.utils import gather_object
 
+from data_prep.errors import DataError
+from data_prep.files import read_jsonl
 from data_prep.rows import Row
 from invert_rl.evaluation.predict import evaluation_mode, predict
 from invert_rl.evaluation.predictions import Prediction
@@ -19,6 +22,25 @@ from rewards.pipelines import VerbPipeline
 
 if TYPE_CHECKING:
     from invert_rl.grpo.trainer import InvertGRPOTrainer
+
+
+def adopt_samples(source: str, output_dir: str, rows: Sequence[Row]) -> None:
+    """Copy another run's ``samples_before.jsonl`` into a run folder, for `evaluate_once` to reuse.
+
+    Raises `DataError` where the file is not there or does not answer TVG for exactly ``rows``.
+    """
+    path = Path(source)
+    records = [record for _, record in read_jsonl(path)]
+    answered = [record.get("id") for record in records if record.get("task") == "tvg"]
+    if sorted(map(str, answered)) != sorted(row.id for row in rows):
+        raise DataError(
+            f"{path}: answers {len(answered)} rows, and not exactly the {len(rows)} test rows of this run; leave "
+            "--before_samples out"
+        )
+    if PartialState().is_main_process:
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        write_records(Path(output_dir) / "samples_before.jsonl", records)
+    PartialState().wait_for_everyone()
 
 
 def evaluate_once(

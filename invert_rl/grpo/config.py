@@ -38,6 +38,13 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
         default=None, metadata={"help": "Evaluate only the first N rows of eval_data; default: all."}
     )
     eval_batch_size: int = field(default=64, metadata={"help": "Prompts generated at a time when evaluating."})
+    before_samples: str | None = field(
+        default=None,
+        metadata={
+            "help": "samples_before.jsonl of a run with the same start model, eval_data and frames: taken as the "
+            "answers before training instead of generating them again."
+        },
+    )
     tasks: list[str] = field(
         default_factory=lambda: list(TASKS),
         metadata={"help": "Tasks to train on: tvg and any of vc, ar, vd (paper, Table 2)."},
@@ -67,6 +74,9 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
     max_prompt_length: int | None = field(
         default=None,
         metadata={"help": "A row whose prompt has more tokens, video included, is refused by id; never cut."},
+    )
+    blank_video: bool = field(
+        default=False, metadata={"help": "Control: every frame is grey, so that only text and lengths are left."}
     )
     trained_positions: bool = field(
         default=True,

@@ -10,12 +10,16 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from trl import ModelConfig, TrlParser
 
+from invert_rl.ablation.config import AblationConfig, read_tables
+from invert_rl.ablation.plan import plan
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.sft.config import InvertSFTConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
 RECIPES = {"recipes/grpo_invert.py": InvertGRPOConfig, "recipes/sft_invert.py": InvertSFTConfig}
+ABLATION = ROOT / "recipes" / "configs" / "toy" / "ablation.yaml"
+CONFIGS.remove(ABLATION)  # its fields are several runs'; it has a test of its own
 
 
 def command_of(path: Path) -> list[str]:
@@ -67,3 +71,31 @@ def test_the_paper_configs_hold_what_the_paper_prints():
         assert given["total_pixels"] == 3584 * 28 * 28
         assert given["min_pixels"] == 16 * 28 * 28
         assert given["per_device_train_batch_size"] * 8 == 4 * given["num_generations"]
+
+
+def test_every_run_of_the_shipped_ablation_is_accepted_by_its_recipe(tmp_path: Path):
+    first = ABLATION.read_text().splitlines()[0]
+    assert shlex.split(first)[1:] == ["python", "recipes/ablation.py", "--config", str(ABLATION.relative_to(ROOT))]
+    arguments = ["--config", str(ABLATION), "--output_dir", str(tmp_path)]
+    (config,) = TrlParser((AblationConfig,)).parse_args_and_config(arguments)
+    jobs = plan(config, ABLATION.parent)
+    assert len(jobs) == len(config.start_models) + len(config.configurations) * len(config.seeds)
+    shown = {name for table in read_tables(config) for name in table.rows}
+    assert shown == set(config.configurations)
+    steps = {job.settings["max_steps"] for job in jobs if job.recipe == "grpo_invert.py"}
+    assert len(steps) == 1, "the configurations are trained for different numbers of steps"
+
+
+def test_the_shipped_ablation_has_the_rows_of_the_paper():
+    """Table 2: every subset of the inverted tasks with TVG; Fig. 5: five values of p."""
+    given = yaml.safe_load(ABLATION.read_text())
+    runs = given["configurations"]
+    subsets = [
+        frozenset(runs[name]["tasks"]) for name in next(t for t in given["tables"] if t["name"] == "tasks")["rows"]
+    ]
+    inverted = ("vc", "ar", "vd")
+    every = {frozenset({"tvg", *(t for t in inverted if n >> inverted.index(t) & 1)}) for n in range(8)}
+    assert len(subsets) == 8
+    assert set(subsets) == every
+    curve = next(table for table in given["tables"] if table["name"] == "probability")["rows"]
+    assert [runs[name]["tvg_probability"] for name in curve] == [0.0, 0.2, 0.5, 0.8, 1.0]

@@ -1,0 +1,118 @@
+"""What an ablation is: one base config, configurations that change a few fields of it, seeds, and tables to make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.errors import DataError
+
+METRICS = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "VC", "AR", "VD")
+"""Columns of every table, percent."""
+
+
+@dataclass
+class AblationConfig:
+    """Settings of ``recipes/ablation.py``; the mappings are meant for its YAML."""
+
+    output_dir: str = field(
+        default="runs/ablation", metadata={"help": "Folder of all runs; one that is there already is continued."}
+    )
+    base: str = field(
+        default="grpo.yaml",
+        metadata={"help": "Config of recipes/grpo_invert.py that all runs share, relative to the ablation's YAML."},
+    )
+    common: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields changed in all runs."})
+    configurations: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={"help": "Name of each configuration and the fields of recipes/grpo_invert.py that it changes."},
+    )
+    start_models: dict[str, Any] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Models made first by recipes/sft_invert.py: a name and the recipe's fields. A configuration "
+            "starts from one with `start: NAME`."
+        },
+    )
+    tables: list[Any] = field(default_factory=list, metadata={"help": "Tables to make (`Table`)."})
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Seeds of every configuration."})
+    max_steps: int | None = field(
+        default=None, metadata={"help": "Optimizer steps of every run; default: what the configs say."}
+    )
+    only: list[str] | None = field(default=None, metadata={"help": "Run only these configurations."})
+    parallel: int = field(default=1, metadata={"help": "Runs at a time; each gets one thread (OMP_NUM_THREADS)."})
+    launcher: str | None = field(
+        default=None,
+        metadata={"help": "Command that starts a recipe, such as 'accelerate launch'; default: this Python."},
+    )
+    plots: bool = field(default=True, metadata={"help": "Draw the tables' plots; needs matplotlib."})
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the result."""
+
+    name: str
+    """File name of its plot."""
+    title: str
+    rows: tuple[str, ...]
+    """Names of configurations."""
+    metrics: tuple[str, ...] = ("R1@0.3", "R1@0.5", "R1@0.7")
+    """What the plot shows; the table shows all of `METRICS`."""
+    plot: str = "bars"
+    """"bars", "curve" (over ``x``) or "none"."""
+    x: str = "tvg_probability"
+    """Field of the configurations that a curve runs over."""
+    reference: str | None = None
+    """Configuration that the others are compared with, seed by seed."""
+    text_only: bool = False
+    """Whether to add what the text alone allows (`invert_rl.ablation.guess`)."""
+
+
+def read_tables(config: AblationConfig) -> list[Table]:
+    """The tables of a config; raises `DataError` for an unknown field, configuration, metric or plot."""
+    known = {item.name for item in fields(Table)}
+    tables = []
+    for number, given in enumerate(config.tables, start=1):
+        where = f"tables, entry {number}"
+        if not isinstance(given, Mapping) or not {"name", "title", "rows"} <= given.keys() <= known:
+            raise DataError(f"{where}: needs name, title and rows, and may have {', '.join(sorted(known))}: {given}")
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+        }
+        table = Table(**values)
+        used = [*table.rows, *([table.reference] if table.reference else [])]
+        check_known(used, config.configurations, where)
+        unknown = [name for name in table.metrics if name not in METRICS]
+        if unknown:
+            raise DataError(f"{where}: metric {unknown[0]!r} is unknown; the metrics are {', '.join(METRICS)}")
+        if table.plot not in ("bars", "curve", "none"):
+            raise DataError(f"{where}: plot {table.plot!r} is unknown; use bars, curve or none")
+        tables.append(table)
+    return tables
+
+
+def check_known(names: Sequence[str], configurations: Mapping[str, Any], where: str) -> None:
+    """Raise `DataError` if a name is not one of the configurations."""
+    unknown = [name for name in names if name not in configurations]
+    if unknown:
+        raise DataError(f"{where}: no configuration {unknown[0]!r}; there are {', '.join(configurations)}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The fields of a recipe's YAML; raises `DataError` if it cannot be read as a mapping."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}); paths are relative to the ablation's YAML"
+        ) from error
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not valid YAML ({error})") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{path}: holds no fields")
+    return settings

@@ -1,0 +1,170 @@
+"""From an ablation's config to its jobs: which recipe runs with which fields, in which folder, from which model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from trl import ModelConfig, TrlParser
+
+from data_prep.errors import DataError
+from data_prep.files import read_json
+from invert_rl.ablation.config import AblationConfig, check_known, read_settings
+from invert_rl.evaluation.protocol import model_sha256
+from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.runs import SUMMARY
+from invert_rl.sft.config import InvertSFTConfig
+from invert_rl.toy.default import start_checkpoint
+
+IDENTITY = "ablation.json"
+"""What a run folder was made with; a run with other settings is never mixed in."""
+
+ONLY_TRAINING = frozenset({"tasks", "tvg_probability", "verb_match", "verb_reward"})
+"""Fields of a configuration that leave the answers before training as they are."""
+
+GRPO, SFT = "grpo_invert.py", "sft_invert.py"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recipe run."""
+
+    name: str
+    """Configuration, or name of the start model."""
+    seed: int
+    folder: Path
+    recipe: str
+    settings: dict[str, Any]
+    """All fields that the recipe is given, but the folder."""
+    identity: dict[str, Any]
+    """What must be equal for a finished run to be taken as it is."""
+    needs: Path | None = None
+    """Folder of the job whose model this one starts from."""
+    before: str | None = None
+    """Jobs with the same value share their answers before training."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete."""
+        return (self.folder / SUMMARY).is_file()
+
+    @property
+    def label(self) -> str:
+        """How the job is called on the console."""
+        return f"{self.name}, seed {self.seed}" if self.recipe == GRPO else f"start model {self.name}"
+
+
+def plan(config: AblationConfig, folder: Path) -> list[Job]:
+    """The jobs of an ablation, start models first, then seed by seed; ``folder`` is that of its YAML.
+
+    Raises `DataError` for settings that a recipe would refuse, and for a run folder made with other settings.
+    """
+    if not config.configurations or not config.seeds:
+        raise DataError("the config has no configurations or no seeds; name some, as recipes/configs/toy/ablation.yaml")
+    if config.parallel < 1:
+        raise DataError(f"parallel must be at least 1, found {config.parallel}")
+    names = list(config.configurations) if config.only is None else config.only
+    check_known(names, config.configurations, "--only")
+    base = {**read_settings(folder / config.base), **config.common}
+    if config.max_steps is not None:
+        base["max_steps"] = config.max_steps
+    changes = {name: dict(config.configurations[name] or {}) for name in names}
+    starts = {name: changed.pop("start", None) for name, changed in changes.items()}
+    made = {start: _start_model(config, start, base) for start in dict.fromkeys(starts.values()) if start}
+    jobs = list(made.values())
+    for seed in config.seeds:
+        for name in names:
+            changed, model = changes[name], made.get(starts[name])
+            settings = {**base, **changed, "seed": seed}
+            if model is not None:
+                settings["model_name_or_path"] = str(model.folder / "model")
+            identity = {"recipe": GRPO, "settings": settings, "start": model.identity if model else _hash(settings)}
+            others = {key: value for key, value in changed.items() if key not in ONLY_TRAINING}
+            job = Job(
+                name,
+                seed,
+                Path(config.output_dir) / "runs" / name / f"seed_{seed}",
+                GRPO,
+                settings,
+                identity,
+                model.folder if model else None,
+                json.dumps([starts[name], others], sort_keys=True),
+            )
+            jobs.append(job)
+    for job in jobs:
+        check_settings(job)
+        check_identity(job)
+    return jobs
+
+
+def _start_model(config: AblationConfig, name: str, base: dict[str, Any]) -> Job:
+    if name not in config.start_models:
+        raise DataError(f"start: no start model {name!r}; start_models has {', '.join(config.start_models) or 'none'}")
+    settings = dict(config.start_models[name] or {})
+    settings.setdefault("model_name_or_path", base.get("model_name_or_path") or start_checkpoint())
+    identity = {"recipe": SFT, "settings": settings, "start": _hash(settings)}
+    where = Path(config.output_dir) / "start_models" / name
+    return Job(name, int(settings.get("seed", 42)), where, SFT, settings, identity)
+
+
+def _hash(settings: dict[str, Any]) -> str:
+    """Content of the start checkpoint: the shipped one can be made anew under the same name."""
+    name = settings.get("model_name_or_path") or start_checkpoint()
+    return model_sha256(Path(name)) if Path(name).is_dir() else str(name)
+
+
+def arguments_of(job: Job) -> list[str]:
+    """The command-line arguments of a job's recipe, without config file and without folder."""
+    arguments: list[str] = []
+    for name, value in job.settings.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+        words = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
+        arguments += [f"--{name}", *words]
+    return arguments
+
+
+def check_settings(job: Job) -> None:
+    """Raise `DataError` if the job's recipe would refuse its settings."""
+    parser = TrlParser((InvertGRPOConfig if job.recipe == GRPO else InvertSFTConfig, ModelConfig))
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            parser.parse_args_and_config([*arguments_of(job), "--output_dir", str(job.folder)])
+    except ValueError as error:
+        raise DataError(f"{job.label}: {error}") from error
+    except SystemExit as error:
+        raise DataError(f"{job.label}: {said.getvalue().strip().splitlines()[-1]}") from error
+
+
+def check_identity(job: Job) -> None:
+    """Raise `DataError` if the job's folder was made with other settings or from another start model."""
+    path = job.folder / IDENTITY
+    if not path.is_file():
+        if job.finished:
+            raise DataError(f"{job.folder}: holds a run that is not of an ablation; choose another --output_dir")
+        return
+    found, wanted = read_json(path), json.loads(json.dumps(job.identity))
+    if found == wanted:
+        return
+    differing = [name for name in ("recipe", "start") if found.get(name) != wanted[name]]
+    old, new = found.get("settings", {}), wanted["settings"]
+    differing += [
+        f"{name} {old.get(name)} instead of {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    raise DataError(
+        f"{job.folder}: was made with other settings ({'; '.join(differing)}); choose another --output_dir or delete it"
+    )
+
+
+def of_configurations(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are in the tables."""
+    return [job for job in jobs if job.recipe == GRPO]

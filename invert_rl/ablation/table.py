@@ -1,0 +1,169 @@
+"""The numbers of an ablation: mean and standard error over seeds, as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import DataError
+from data_prep.files import atomic_write, read_json
+from invert_rl.ablation.config import METRICS, Table
+from invert_rl.ablation.plan import Job
+from invert_rl.runs import SUMMARY
+
+START, TEXT_ONLY = "start", "text only"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run ended with; metrics in percent."""
+
+    name: str
+    seed: int
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    seconds: float
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean over seeds and its standard error, ``stdev / sqrt(n)``; None with fewer than two values."""
+
+    mean: float
+    error: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.error is None else f"{self.mean:.1f} ± {self.error:.1f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table: a configuration, the start model, or what the text alone allows."""
+
+    name: str
+    when: str
+    """"before", "after", "guess", or "difference" (to the table's reference, seed by seed)."""
+    metrics: Mapping[str, Statistic]
+
+
+def read_results(jobs: Sequence[Job]) -> list[Result]:
+    """Results of the jobs that are finished; raises `DataError` for a summary without metrics."""
+    results = []
+    for job in jobs:
+        if not job.finished:
+            continue
+        summary = read_json(job.folder / SUMMARY)
+        if not summary.get("after"):
+            raise DataError(f"{job.folder / SUMMARY}: has no metrics; give the runs eval_data")
+        results.append(
+            Result(job.name, job.seed, summary["before"], summary["after"], summary["seconds"], summary["settings"])
+        )
+    return results
+
+
+def statistic(values: Sequence[float]) -> Statistic:
+    """Mean and standard error of at least one value."""
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return Statistic(statistics.fmean(values), error, len(values))
+
+
+def lines_of(table: Table, results: Sequence[Result], guess: Mapping[str, float] | None = None) -> list[Line]:
+    """The lines of a table: what the text alone allows, start models, each configuration, and the differences.
+
+    Configurations without a finished run are left out. Start models that answered alike share one line. A difference
+    to the reference is taken seed by seed, over the seeds that both have.
+    """
+    lines = [Line(TEXT_ONLY, "guess", {name: statistic([guess[name]]) for name in METRICS})] if guess else []
+    of_name = {name: [result for result in results if result.name == name] for name in table.rows}
+    present = [name for name in table.rows if of_name[name]]
+    starts: dict[str, tuple[list[str], dict[str, Statistic]]] = {}
+    for name in present:
+        before = _statistics([result.before for result in of_name[name]])
+        starts.setdefault(str(sorted((key, round(value.mean, 6)) for key, value in before.items())), ([], before))[
+            0
+        ].append(name)
+    for names, before in starts.values():
+        lines.append(Line(START if len(starts) == 1 else f"{START} of {', '.join(names)}", "before", before))
+    lines += [Line(name, "after", _statistics([result.after for result in of_name[name]])) for name in present]
+    base = {result.seed: result.after for result in results if result.name == table.reference}
+    for name in present:
+        pairs = [(result.after, base[result.seed]) for result in of_name[name] if result.seed in base]
+        if name == table.reference or not pairs:
+            continue
+        shared = [
+            {key: mine[key] - other[key] for key in METRICS if key in mine and key in other} for mine, other in pairs
+        ]
+        lines.append(Line(f"{name} − {table.reference}", "difference", _statistics(shared)))
+    return lines
+
+
+def _statistics(metrics: Sequence[Mapping[str, float]]) -> dict[str, Statistic]:
+    """Of the metrics that all have."""
+    return {
+        name: statistic([values[name] for values in metrics])
+        for name in METRICS
+        if all(name in values for values in metrics)
+    }
+
+
+def as_markdown(table: Table, lines: Sequence[Line]) -> str:
+    """The table as GitHub Markdown, percent; differences are signed."""
+    rows = [f"| {' | '.join(['', *METRICS, 'seeds'])} |", f"|---|{'---:|' * (len(METRICS) + 1)}"]
+    for line in lines:
+        sign = "+" if line.when == "difference" else ""
+        cells = []
+        for name in METRICS:
+            value = line.metrics.get(name)
+            plus = sign if value is not None and value.mean >= 0 else ""
+            cells.append("" if value is None else f"{plus}{value}")
+        seeds = max((value.n for value in line.metrics.values()), default=0)
+        rows.append(f"| {line.name} | {' | '.join(cells)} | {seeds if line.when in ('after', 'difference') else ''} |")
+    return f"### {table.title}\n\n" + "\n".join(rows) + "\n"
+
+
+def write_tables(
+    folder: Path, tables: Mapping[Table, Sequence[Line]], results: Sequence[Result], expected: int, command: str
+) -> list[Path]:
+    """Write ``table.md``, ``table.csv`` and ``table.json`` into the ablation's folder; returns their paths.
+
+    ``expected`` is the number of runs that the ablation has, ``command`` what made it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds = sum(result.seconds for result in results)
+    note = (
+        f"{len(results)} of {expected} runs, {seconds:.0f} s of runs in all; percent, mean ± standard error over seeds."
+    )
+    texts = [as_markdown(table, lines) for table, lines in tables.items()]
+    with atomic_write(folder / "table.md") as out:
+        out.write("\n".join([f"`{command}`\n", f"{note}\n", *texts]))
+    with atomic_write(folder / "table.csv") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["table", "name", "when", "metric", "mean", "standard_error", "seeds"])
+        for table, lines in tables.items():
+            for line in lines:
+                for name, value in line.metrics.items():
+                    writer.writerow([table.name, line.name, line.when, name, value.mean, value.error, value.n])
+    content = {
+        "command": command,
+        "runs": len(results),
+        "expected_runs": expected,
+        "tables": {
+            table.name: {"title": table.title, "lines": [asdict(line) for line in lines]}
+            for table, lines in tables.items()
+        },
+        "results": [
+            {name: value for name, value in asdict(result).items() if name != "settings"} for result in results
+        ],
+    }
+    with atomic_write(folder / "table.json") as out:
+        json.dump(content, out, indent=1, ensure_ascii=False)
+        out.write("\n")
+    return [folder / f"table.{ending}" for ending in ("md", "csv", "json")]
