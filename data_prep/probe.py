@@ -86,9 +86,9 @@ def _decode(path: Path) -> tuple[str, str, dict[str, Any]]:
     except (FFmpegError, OSError, ValueError) as error:
         return UNREADABLE, f"cannot be opened as a video ({_message(error)})", {}
     with container:
-        if not container.streams.video:
+        stream = container.streams.best("video")  # the one that training decodes: not a cover picture
+        if stream is None:
             return NO_VIDEO, "the file has no video stream", {}
-        stream = container.streams.video[0]
         if stream.codec_context is None:
             return NO_VIDEO, "no decoder for the video stream", {}
         stream.codec_context.thread_count = 1
@@ -105,6 +105,8 @@ def _decode(path: Path) -> tuple[str, str, dict[str, Any]]:
                 clock.add_frame(frame)
         except (FFmpegError, OSError, ValueError) as error:
             problem = _message(error)
+    if clock.frames == 1 and clock.end == clock.first and declared is not None:
+        clock.end = max(clock.end, declared)  # a picture without a length of its own stays to the end
     facts["frames"] = clock.frames
     if clock.first is not None:
         facts |= {

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from torch.utils.data import Dataset
+from transformers import TrainingArguments
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.schedule import Draw
-from invert_rl.tasks import TASKS, get_task, messages
+from invert_rl.schedule import Draw, TaskSampler
+from invert_rl.tasks import TASKS, get_task, messages, video_ref
+from invert_rl.video.ref import VideoRef
 
 
 def check_video_root(rows: Sequence[Row], root: str | os.PathLike[str]) -> None:
@@ -69,3 +73,73 @@ class TaskDataset(Dataset):
             "verbs": list(row.meta.get("verbs", ())),
             "draw": draw,
         }
+
+
+class Lookahead:
+    """What the loader will give in the next round, so that its videos can be decoded ahead.
+
+    Args:
+        data: what the sampler's draws index.
+        sampler: as the loader has it.
+        rank, ranks: which share of a round this process gets; accelerate deals out equal runs of it.
+    """
+
+    def __init__(self, data: TaskDataset, sampler: TaskSampler, rank: int, ranks: int) -> None:
+        self.data = data
+        self.sampler = sampler
+        self.rank = rank
+        self.ranks = ranks
+        self._round = -1
+        self._refs: list[VideoRef] = []
+        self._rounds: Iterator[list[Draw]] = iter(())
+
+    def after(self, round_number: int) -> list[VideoRef]:
+        """The videos and parts that this rank needs in the round after ``round_number``, each once."""
+        if round_number + 1 != self._round:
+            if round_number != self._round:
+                self._rounds = _rounds(self.sampler, round_number + 1)
+            self._round = round_number + 1
+            self._refs = self._share(next(self._rounds))
+        return self._refs
+
+    def _share(self, draws: list[Draw]) -> list[VideoRef]:
+        samples = [draw for draw in draws for _ in range(self.sampler.num_generations)]
+        size = len(samples) // self.ranks
+        mine = dict.fromkeys(samples[self.rank * size : (self.rank + 1) * size])
+        return list(dict.fromkeys(video_ref(TASKS[draw.task], self.data.rows[draw.row]) for draw in mine))
+
+
+def _rounds(sampler: TaskSampler, first: int) -> Iterator[list[Draw]]:
+    """The draws of each round from ``first`` on, over the epochs, without end."""
+    size = sampler.prompts_per_round
+    copy = TaskSampler(sampler.schedule, sampler.usable_rows, size, 1, 1, sampler.rounds_per_epoch)
+    epoch, skipped = divmod(first, sampler.rounds_per_epoch)
+    while True:
+        copy.set_epoch(epoch)
+        draws = islice(iter(copy), skipped * size, None)
+        for _ in range(skipped, sampler.rounds_per_epoch):
+            yield list(islice(draws, size))
+        epoch, skipped = epoch + 1, 0
+
+
+@contextmanager
+def rows_in_this_process(args: TrainingArguments) -> Iterator[None]:
+    """Inside, ``args`` ask for no workers of the `DataLoader`, which has only light rows to give.
+
+    The processes of ``dataloader_num_workers`` are the `Prefetcher`'s instead. The DataLoader's would decode a round as
+    often as it is repeated, keep the quarantine to themselves, and one that is killed would end the run.
+    """
+    names = (
+        "dataloader_num_workers",
+        "dataloader_prefetch_factor",
+        "dataloader_persistent_workers",
+        "dataloader_multiprocessing_context",
+    )
+    asked = [getattr(args, name) for name in names]
+    for name, value in zip(names, (0, None, False, None), strict=True):
+        setattr(args, name, value)
+    try:
+        yield
+    finally:
+        for name, value in zip(names, asked, strict=True):
+            setattr(args, name, value)

@@ -92,7 +92,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
         target=target,
         args=args,
         processing_class=processor,
-        store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb),
+        store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store),
         quarantine=quarantine,
         peft_config=get_peft_config(model_args),
         callbacks=[RunLog()],

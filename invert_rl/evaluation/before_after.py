@@ -80,6 +80,7 @@ def evaluate_once(
                     batch_size=trainer.args.eval_batch_size,
                     max_new_tokens=trainer.args.max_completion_length,
                     progress=None if state.is_main_process else False,
+                    decode_workers=trainer.args.dataloader_num_workers,
                 )
     predictions = gather_object(predictions)
     if state.is_main_process:

@@ -76,6 +76,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--manifest", type=Path, help="of check-videos: videos that are not ok are not tried")
     model.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    model.add_argument(
+        "--decode-workers",
+        type=int,
+        choices=range(65),
+        metavar="N",
+        help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
+    )
     model.add_argument("--batch-size", type=_positive_int, help="prompts at a time; default: 16, with vLLM 128")
     model.add_argument("--max-new-tokens", type=_positive_int, default=1024, help="default: %(default)s")
     model.add_argument(

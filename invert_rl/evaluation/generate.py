@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from data_prep.errors import DataError
@@ -28,7 +29,8 @@ from invert_rl.evaluation.scoring import rows_of_task
 from invert_rl.tasks import Task
 
 Job = tuple[Task, Row]
-Answer = Callable[[Sequence[Job]], list[Prediction]]
+Answer = Callable[[Sequence[Job], Sequence[Job]], list[Prediction]]
+"""Answers the first jobs; the second are those of the next batch, whose videos can be decoded meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,13 @@ def generate_predictions(
     part = output.with_name(f"{output.name}.part{ranks.index}")
     batches = [batch for task in _tasks(mine) for batch in _batches(task, mine, batch_size)]
     with part.open("a", encoding="utf-8") as lines:
-        for batch in progress(batches, "evaluate", total=len(batches)):
+        for number, batch in enumerate(progress(batches, "evaluate", total=len(batches)), start=1):
             left_out = [
                 Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in batch if _out(row, unusable)
             ]
             asked = [(task, row) for task, row in batch if not _out(row, unusable)]
-            predictions = left_out + (answer(asked) if asked else [])
+            upcoming = [(task, row) for task, row in chain(*batches[number : number + 1]) if not _out(row, unusable)]
+            predictions = left_out + (answer(asked, upcoming) if asked else [])
             lines.write("".join(json.dumps(p.record(), ensure_ascii=False) + "\n" for p in predictions))
             lines.flush()
     ranks.wait()

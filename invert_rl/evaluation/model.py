@@ -27,6 +27,7 @@ from invert_rl.evaluation.protocol import Protocol, model_sha256
 from invert_rl.evaluation.scoring import score_verbs
 from invert_rl.models import CheckpointError, load_model, load_processor
 from invert_rl.task_data import check_video_root
+from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
 from rewards.pipelines import VerbPipeline
@@ -74,24 +75,27 @@ def predict_with_model(
             "positions": "transformers" if args.transformers_positions else "trained",
         },
     }
-    answerer = Answerer(processor, FrameStore(args.videos, settings, directory=args.store), complete)
+    workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
+    clips = Prefetcher(FrameStore(args.videos, settings, directory=args.store), workers)
+    answerer = Answerer(processor, clips, complete)
 
-    def answer(batch: Sequence[Job]) -> list[Prediction]:
-        predictions = answerer(batch)
+    def answer(batch: Sequence[Job], upcoming: Sequence[Job]) -> list[Prediction]:
+        predictions = answerer(batch, upcoming)
         if pipeline is not None:
             score_verbs(predictions, [row for _, row in batch], pipeline, args.verb_match)
         return predictions
 
     output = args.output or default_output(args.model, args.data)
-    predictions = generate_predictions(
-        jobs,
-        answer,
-        output,
-        {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
-        args.batch_size or BATCH[backend],
-        unusable,
-        Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
-    )
+    with clips:
+        predictions = generate_predictions(
+            jobs,
+            answer,
+            output,
+            {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
+            args.batch_size or BATCH[backend],
+            unusable,
+            Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
+        )
     if not state.is_main_process:
         return None
     sys.stderr.write(f"answers: {output}\n")

@@ -15,8 +15,9 @@ from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_ans
 from invert_rl.evaluation.scoring import metrics_of, score_verbs
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import never_sampled_ids
-from invert_rl.tasks import Task, get_task, messages, video_of
+from invert_rl.tasks import Task, get_task, messages, video_of, video_ref
 from invert_rl.video.errors import VideoError
+from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.store import FrameStore
 from rewards.pipelines import VerbPipeline, load_pipeline
 
@@ -42,21 +43,25 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 class Answerer:
     """Answers tasks a batch at a time: decodes and encodes the prompts, has them completed, reads the answers."""
 
-    def __init__(self, processor: ProcessorMixin, store: FrameStore, complete: Complete) -> None:
-        self.store = store
+    def __init__(self, processor: ProcessorMixin, clips: Prefetcher, complete: Complete) -> None:
+        self.clips = clips
         self.complete = complete
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor)
 
-    def __call__(self, jobs: Sequence[tuple[Task, Row]]) -> list[Prediction]:
-        """One prediction per job, in their order; a row whose video cannot be used gets status ``missing_video``."""
+    def __call__(self, jobs: Sequence[tuple[Task, Row]], upcoming: Sequence[tuple[Task, Row]] = ()) -> list[Prediction]:
+        """One prediction per job, in their order; a row whose video cannot be used gets status ``missing_video``.
+
+        ``upcoming`` are the next jobs, whose videos are decoded while these are answered.
+        """
+        self.clips.want(video_ref(task, row) for task, row in [*jobs, *upcoming])
         predictions = [Prediction(row.id, task.name) for task, row in jobs]
         places: list[int] = []
         prompts: list[EncodedPrompt] = []
         for place, (task, row) in enumerate(jobs):
             chat = messages(task, row)
             try:
-                prompts.append(self.encoder(chat, self.store.clip(video_of(chat))))
+                prompts.append(self.encoder(chat, self.clips.clip(video_of(chat))))
                 places.append(place)
             except VideoError as error:
                 logger.warning("row %s: %s", row.id, error)
@@ -98,13 +103,14 @@ def predict(
     batch_size: int = 64,
     max_new_tokens: int = 256,
     progress: bool | None = None,
+    decode_workers: int = 0,
 ) -> list[Prediction]:
     """Answer ``task_name`` for every row by greedy decoding and score verb tasks with ``pipeline``.
 
-    A row whose video cannot be used gets status ``missing_video``; it stays in the list.
+    A row whose video cannot be used gets status ``missing_video``; it stays in the list. ``decode_workers`` processes
+    decode the next batch while one is answered.
     """
     task = get_task(task_name)
-    answer = Answerer(processor, store, complete_with(model, processor, max_new_tokens))
     predictions: list[Prediction] = []
     bar = tqdm(
         total=len(rows),
@@ -112,10 +118,11 @@ def predict(
         unit="row",
         disable=None if progress is None else not progress,
     )
-    with evaluation_mode(model), bar:
+    with evaluation_mode(model), bar, Prefetcher(store, decode_workers) as clips:
+        answer = Answerer(processor, clips, complete_with(model, processor, max_new_tokens))
         for first in range(0, len(rows), batch_size):
-            batch = rows[first : first + batch_size]
-            predictions += answer([(task, row) for row in batch])
+            batch, upcoming = rows[first : first + batch_size], rows[first + batch_size : first + 2 * batch_size]
+            predictions += answer([(task, row) for row in batch], [(task, row) for row in upcoming])
             bar.update(len(batch))
     if task.needs_verbs:
         score_verbs(predictions, rows, pipeline or load_pipeline())

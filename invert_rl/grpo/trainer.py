@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ import datasets
 import torch
 from accelerate.utils import gather_object
 from peft import PeftConfig
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
 
@@ -38,9 +37,10 @@ from invert_rl.models import never_sampled_ids
 from invert_rl.positions import use_trained_positions
 from invert_rl.resume import load_weights
 from invert_rl.schedule import TaskSampler, replacement
-from invert_rl.task_data import TaskDataset
+from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
 from invert_rl.tasks import video_of
 from invert_rl.video.errors import VideoError
+from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
 from rewards.answers import completion_text, extract_answer, parse_span
@@ -61,7 +61,7 @@ class InvertGRPOTrainer(ScoringTrainer):
             None for tasks that are not its own (`invert_rl.grpo.rewards.reward_functions`).
         args: settings.
         processing_class: the checkpoint's processor.
-        store: where decoded videos come from.
+        store: where decoded videos come from; ``dataloader_num_workers`` processes decode those of the next round.
         quarantine: collects broken videos and refused rows.
     """
 
@@ -100,6 +100,10 @@ class InvertGRPOTrainer(ScoringTrainer):
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class)
         self.store = store
+        self.clips = Prefetcher(store, args.dataloader_num_workers)
+        self.lookahead = Lookahead(
+            task_data, self._get_train_sampler(), self.accelerator.process_index, self.accelerator.num_processes
+        )
         self.quarantine = Quarantine() if quarantine is None else quarantine
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
@@ -107,7 +111,11 @@ class InvertGRPOTrainer(ScoringTrainer):
 
     # -- which prompts ------------------------------------------------------------------------------------------
 
-    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> Sampler:
+    def get_train_dataloader(self) -> DataLoader:
+        with rows_in_this_process(self.args):
+            return super().get_train_dataloader()
+
+    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> TaskSampler:
         data = self.train_dataset if dataset is None else dataset
         return TaskSampler(
             self.schedule,
@@ -125,7 +133,11 @@ class InvertGRPOTrainer(ScoringTrainer):
         """
         encoded: dict[tuple[str, int], EncodedPrompt] = {}
         failed: dict[tuple[str, int], VideoError] = {}
+        upcoming = self.lookahead.after(inputs[0]["draw"].round)
+        self.clips.asked = self.clips.waited = 0
         for attempt in range(MAX_REPLACEMENTS):
+            refs = [video_of(item["prompt"]) for item in inputs if item["draw"][:2] not in encoded]
+            self.clips.want(ref for ref in [*refs, *upcoming] if ref.path not in self.quarantine)
             broken: dict[tuple[str, int], VideoError] = {}
             for item in inputs:
                 task, row, *_ = item["draw"]
@@ -140,6 +152,7 @@ class InvertGRPOTrainer(ScoringTrainer):
             everywhere = gather_object(list(broken.items()))
             if not everywhere:
                 self._metrics["train"]["data/replaced"].append(float(len(failed)))
+                self._metrics["train"]["data/waited"].append(self.clips.waited / max(1, self.clips.asked))
                 return inputs, [encoded[item["draw"].task, item["draw"].row] for item in inputs]
             for key, trouble in everywhere:
                 failed[key] = trouble
@@ -158,7 +171,10 @@ class InvertGRPOTrainer(ScoringTrainer):
         """One prompt with its video; raises `VideoError` for a video or a row that is to be left out."""
         if row.video in self.quarantine:
             raise VideoError(row.video, self.quarantine.videos[row.video])
-        prompt = self.encoder(chat, self.store.clip(video_of(chat)))
+        with self._part("decode"):
+            clip = self.clips.clip(video_of(chat))
+        with self._part("encode"):
+            prompt = self.encoder(chat, clip)
         limit = self.args.max_prompt_length
         if limit is not None and len(prompt.input_ids) > limit:
             raise VideoError(
@@ -172,9 +188,7 @@ class InvertGRPOTrainer(ScoringTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.vision.start_round()
-        started = time.perf_counter()
         inputs, prompts = self._load_prompts(inputs)
-        self._seconds["decode"] = time.perf_counter() - started
         self._prompts = prompts
         try:
             output = super()._generate_and_score_completions(inputs)
@@ -253,7 +267,7 @@ class InvertGRPOTrainer(ScoringTrainer):
     # -- resume ---------------------------------------------------------------------------------------------------
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with deterministic_on_cpu(self.args.device):
+        with deterministic_on_cpu(self.args.device), self.clips:
             return super().train(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:

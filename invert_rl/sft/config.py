@@ -40,6 +40,9 @@ class InvertSFTConfig(FrameFields, SFTConfig):
         default=0, metadata={"help": "Toy world only: first step with loosened spans; those before are exact."}
     )
     verb_pipeline: str | None = field(default=None, metadata={"help": "spaCy pipeline that finds the verbs."})
+    frame_store: str | None = field(
+        default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}
+    )
     frame_memory_mb: int = field(default=2048, metadata={"help": "Memory for decoded frames, MB."})
     trained_positions: bool = field(
         default=True,

@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import torch
 from peft import PeftConfig
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTTrainer
 
@@ -19,9 +19,10 @@ from invert_rl.encoding import PromptEncoder, video_inputs
 from invert_rl.resume import load_weights
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
 from invert_rl.sft.config import InvertSFTConfig
-from invert_rl.task_data import TaskDataset
+from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
 from invert_rl.tasks import video_of
 from invert_rl.video.errors import VideoError
+from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
 
@@ -43,7 +44,7 @@ class AnswerCollator:
         data: TaskDataset,
         schedule: TaskSchedule,
         processor: ProcessorMixin,
-        store: FrameStore,
+        clips: Prefetcher,
         target: Target,
         quarantine: Quarantine,
     ) -> None:
@@ -51,13 +52,18 @@ class AnswerCollator:
         self.schedule = schedule
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor)
-        self.store = store
+        self.clips = clips
         self.target = target
         self.quarantine = quarantine
+        self.lookahead: Lookahead | None = None
+        """Set by the trainer, which knows the sampler."""
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Inputs of one batch, right-padded: ids, mask, labels and types ``(batch, longest)``, and the videos."""
         prompts, answers = [], []
+        upcoming = self.lookahead.after(items[0]["draw"].round) if self.lookahead else []
+        refs = [*(video_of(item["prompt"]) for item in items), *upcoming]
+        self.clips.want(ref for ref in refs if ref.path not in self.quarantine)
         for item in items:
             item, prompt = self._encode(item)
             prompts.append(prompt)
@@ -81,8 +87,11 @@ class AnswerCollator:
     def _encode(self, item: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         draw = item["draw"]
         for attempt in range(MAX_REPLACEMENTS):
+            ref = video_of(item["prompt"])
             try:
-                return item, self.encoder(item["prompt"], self.store.clip(video_of(item["prompt"])))
+                if ref.path in self.quarantine:
+                    raise VideoError(ref.path, self.quarantine.videos[ref.path])
+                return item, self.encoder(item["prompt"], self.clips.clip(ref))
             except VideoError as error:
                 self.quarantine.add(error)
                 item = self.data[replacement(self.schedule, self.data.usable_rows[draw.task], draw, attempt)]
@@ -115,31 +124,33 @@ class InvertSFTTrainer(SFTTrainer):
         self.schedule = args.schedule()
         self.store = store
         self.quarantine = Quarantine() if quarantine is None else quarantine
+        self.clips = Prefetcher(store, args.dataloader_num_workers)
+        collator = AnswerCollator(data, self.schedule, processing_class, self.clips, target, self.quarantine)
         super().__init__(
             model=model,
             args=args,
-            data_collator=AnswerCollator(
-                data,
-                self.schedule,
-                processing_class,
-                store,
-                target,
-                self.quarantine,
-            ),
+            data_collator=collator,
             train_dataset=datasets.Dataset.from_dict({"messages": [[] for _ in data.rows]}),
             processing_class=processing_class,
             peft_config=peft_config,
             callbacks=callbacks,
         )
         self.train_dataset = data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
+        collator.lookahead = Lookahead(
+            data, self._get_train_sampler(), self.accelerator.process_index, self.accelerator.num_processes
+        )
 
-    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> Sampler:
+    def get_train_dataloader(self) -> DataLoader:
+        with rows_in_this_process(self.args):
+            return super().get_train_dataloader()
+
+    def _get_train_sampler(self, dataset: datasets.Dataset | None = None) -> TaskSampler:
         data = self.train_dataset if dataset is None else dataset
         prompts = self.args.per_device_train_batch_size * self.accelerator.num_processes
         return TaskSampler(self.schedule, data.usable_rows, prompts, num_generations=1, repeats=1)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        with deterministic_on_cpu(self.args.device):
+        with deterministic_on_cpu(self.args.device), self.clips:
             return super().train(*args, **kwargs)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:

@@ -58,23 +58,44 @@ class FrameStore:
 
     def clip(self, ref: VideoRef) -> Clip:
         """The frames of a video or a part of it; raises `VideoError` with the video's name and the reason."""
+        clip = self.remembered(ref)
+        if clip is not None:
+            return clip
         whole = self._get(VideoRef(ref.path), None)
         start, end = window_of(ref, whole.end)
-        if start == whole.start and end == whole.end:
-            return whole
         part = cut(whole, start, end, self.settings)
         if part is not None:
             return part
         _, _, height, width = whole.frames.shape
         return self._get(VideoRef(ref.path, start, end), (height, width))
 
-    def _get(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
-        """From memory, or else from disk or decoded, and remembered; ``size`` as in `load_clip`."""
+    def remembered(self, ref: VideoRef) -> Clip | None:
+        """The frames of a video or a part of it if memory alone gives them; raises `VideoError` as `clip` does."""
+        clip = self._recall(ref)
+        if clip is not None:
+            return clip
+        whole = self._recall(VideoRef(ref.path))
+        if whole is None:
+            return None
+        start, end = window_of(ref, whole.end)
+        return cut(whole, start, end, self.settings) or self._recall(VideoRef(ref.path, start, end))
+
+    def _recall(self, ref: VideoRef) -> Clip | None:
         with self._lock:
             if ref in self._clips:
                 self._clips.move_to_end(ref)
-                return self._clips[ref]
-        clip = self._stored(ref, size)
+            return self._clips.get(ref)
+
+    def _get(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
+        """From memory, or else from disk or decoded, and remembered; ``size`` as in `load_clip`."""
+        clip = self._recall(ref)
+        if clip is None:
+            clip = self._stored(ref, size)
+            self.remember(ref, clip)
+        return clip
+
+    def remember(self, ref: VideoRef, clip: Clip) -> None:
+        """Keep the frames that `clip` gives for ``ref`` in memory, in the place of those not used for longest."""
         with self._lock:
             if ref not in self._clips and clip.frames.nbytes <= self.memory_bytes:
                 self._clips[ref] = clip
@@ -82,7 +103,6 @@ class FrameStore:
                 while self._used > self.memory_bytes:
                     _, oldest = self._clips.popitem(last=False)
                     self._used -= oldest.frames.nbytes
-        return clip
 
     def _stored(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
         """From disk, or else decoded and written there."""
@@ -124,10 +144,12 @@ class FrameStore:
 def cut(whole: Clip, start: float, end: float, settings: FrameSettings) -> Clip | None:
     """The frames of a whole video that were taken for times in ``[start, end)`` seconds, an even number.
 
-    None where they are fewer than the sampling rule asks for a window of that length, or where the video has
-    no frame near one of those times. The result's ``start`` and ``end`` are the seconds that its frames stand
-    for, which keeps the even spacing (`Clip.sampled_fps`) of the whole video.
+    The video itself for all of its length. None where they are fewer than the sampling rule asks for a window of that
+    length, or where the video has no frame near one of those times. The result's ``start`` and ``end`` are the seconds
+    that its frames stand for, which keeps the even spacing (`Clip.sampled_fps`) of the whole video.
     """
+    if start == whole.start and end == whole.end:
+        return whole
     step = 1 / whole.sampled_fps
     first, last = (math.ceil((time - whole.start) / step - 1e-6) for time in (start, end))
     last -= (last - first) % TEMPORAL_PATCH

@@ -40,7 +40,7 @@ generate_predictions(JOBS, answer, Path({output!r}), PROTOCOL, 2)
 def recorder(log: Path, seconds: float = 0.0):
     """A model that notes each question it answers."""
 
-    def answer(jobs: Sequence[Job]) -> list[Prediction]:
+    def answer(jobs: Sequence[Job], upcoming: Sequence[Job]) -> list[Prediction]:
         time.sleep(seconds)
         with log.open("a") as out:
             out.writelines(f"{task.name} {row.id}\n" for task, row in jobs)
@@ -92,15 +92,18 @@ def test_finished_evaluation_asks_nothing(tmp_path: Path) -> None:
 
 
 def test_batches_ask_one_task_and_skip_unusable_videos(tmp_path: Path) -> None:
-    sizes = []
+    sizes, told = [], []
 
-    def answer(jobs: Sequence[Job]) -> list[Prediction]:
+    def answer(jobs: Sequence[Job], upcoming: Sequence[Job]) -> list[Prediction]:
+        assert not told or list(jobs) == told[-1]  # what the last call was told to come
+        told.append(list(upcoming))
         sizes.append((jobs[0][0].name, len(jobs)))
         assert len({task.name for task, _ in jobs}) == 1
-        return recorder(tmp_path / "asked.txt")(jobs)
+        return recorder(tmp_path / "asked.txt")(jobs, upcoming)
 
     predictions = generate_predictions(JOBS, answer, tmp_path / "p.jsonl", PROTOCOL, 4, {"r0": "broken"})
     assert sizes == [("tvg", 3), ("tvg", 4), ("tvg", 2), ("ar", 3), ("ar", 4), ("ar", 2)]
+    assert told[-1] == []
     assert keys(predictions) == WANTED
     assert [p.status for p in predictions].count("missing_video") == 2
 
@@ -132,7 +135,7 @@ def run_rank(index: int, count: int, barrier, folder: Path) -> None:
 def test_ranks_share_the_work_and_a_restart_may_have_fewer(tmp_path: Path) -> None:
     # what three ranks of a killed run left: rank 1's share is there, the others' are not
     part = tmp_path / "p.jsonl.part1"
-    done = recorder(tmp_path / "old.txt")(JOBS[1::3])
+    done = recorder(tmp_path / "old.txt")(JOBS[1::3], [])
     part.write_text("".join(json.dumps(p.record()) + "\n" for p in done))
     (tmp_path / "p.protocol.json").write_text(json.dumps(PROTOCOL))
     context = multiprocessing.get_context("fork")
