@@ -1,0 +1,334 @@
+"""One update's forward and backward: G copies of prompt and video against each prompt once.
+
+``python benchmarks/grpo_step.py [--prompt 810 --completion 64 --group 8] [--grid] [--quick] [--json]`` compares, on a
+Qwen2.5-VL with random weights, the scoring forward as TRL does it (every row has its whole prompt and its video) with
+that of `invert_rl.grpo.shared_prompt`. Each side is a process of its own. Its first forward and backward gives the
+peak memory, above what the loaded model and its inputs take; the fastest of the others gives the time. On a CPU the
+two processes take turns, so that other load hits both; ``cpu_ratio`` is that of processor times, which other load
+leaves alone. The log-probabilities of both are compared too.
+
+On one GPU, with the shape of Qwen2.5-VL-3B and 3,584 video tokens:
+
+    python benchmarks/grpo_step.py --device cuda --model 3b --prompt 3630 --completion 128 --group 8 --json
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from trl.trainer.utils import add_fused_lm_head
+
+from invert_rl.encoding import EncodedPrompt, video_inputs
+from invert_rl.grpo.scoring import token_types
+from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
+from invert_rl.positions import use_trained_positions
+
+SIDES = ("stock", "shared")
+IMAGE_TOKEN, VIDEO_TOKEN = 1, 2
+PER_FRAME = 64
+"""Video tokens of one frame group: 8 x 8, frames of 224 pixels."""
+GRID = list(itertools.product((200, 810, 2000), (32, 256), (4, 16)))
+"""Prompt tokens, completion tokens, completions of a group."""
+MIB = 2**20
+
+MODELS: dict[str, dict[str, Any]] = {
+    "small": {  # about 14 million parameters, with about the 3B model's shares of vision tower and vocabulary
+        "text": {
+            "hidden_size": 256,
+            "num_hidden_layers": 12,
+            "intermediate_size": 688,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 8192,
+        },
+        "vision": {"depth": 5, "hidden_size": 192, "intermediate_size": 512, "num_heads": 4},
+        "fullatt": [2, 4],
+    },
+    "3b": {  # Qwen2.5-VL-3B
+        "text": {
+            "hidden_size": 2048,
+            "num_hidden_layers": 36,
+            "intermediate_size": 11008,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "vocab_size": 151936,
+        },
+        "vision": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
+        "fullatt": [7, 15, 23, 31],
+    },
+}
+
+
+def build_model(name: str, device: torch.device) -> PreTrainedModel:
+    """A Qwen2.5-VL of the named shape with random weights, ready for scoring; bf16 on a GPU, fp32 on a CPU."""
+    shape = MODELS[name]
+    text = shape["text"]
+    head = text["hidden_size"] // text["num_attention_heads"]
+    config = Qwen2_5_VLConfig(
+        text_config={
+            **text,
+            "max_position_embeddings": 32768,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1_000_000.0,
+                "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
+            },
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            **shape["vision"],
+            "out_hidden_size": text["hidden_size"],
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "tokens_per_second": 2,
+            "window_size": 112,
+            "fullatt_block_indexes": shape["fullatt"],
+        },
+        image_token_id=IMAGE_TOKEN,
+        video_token_id=VIDEO_TOKEN,
+        tie_word_embeddings=True,
+    )
+    config._attn_implementation = "sdpa"
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
+    with torch.device(device):
+        model = Qwen2_5_VLForConditionalGeneration(config)
+    torch.set_default_dtype(torch.float32)
+    use_trained_positions(model)
+    add_fused_lm_head(model, outputs=("log_probs", "entropy"))  # as GRPOTrainer has it
+    add_shared_prompts(model)
+    return model.train()
+
+
+def build_inputs(model: PreTrainedModel, side: str, shape: dict[str, int], device: torch.device) -> dict[str, Any]:
+    """One group: a random video and text, ``group`` random completions, as one side's forward takes them."""
+    generator = torch.Generator().manual_seed(1)
+    vocabulary = model.config.get_text_config().vocab_size
+    prompt_length, completion, group = shape["prompt"], shape["completion"], shape["group"]
+    frames = max(1, (prompt_length - 32) // PER_FRAME)
+    text = torch.randint(10, vocabulary, (prompt_length - frames * PER_FRAME,), generator=generator).tolist()
+    grid = torch.tensor([[frames, 16, 16]])
+    prompt = EncodedPrompt(
+        input_ids=[*text[:8], *[VIDEO_TOKEN] * (frames * PER_FRAME), *text[8:]],
+        mm_token_type_ids=[*[0] * 8, *[2] * (frames * PER_FRAME), *[0] * (len(text) - 8)],
+        pixel_values_videos=torch.randn(int(grid.prod()), 1176, generator=generator),
+        video_grid_thw=grid,
+        second_per_grid_ts=torch.tensor([1.0]),
+    )
+    completions = torch.randint(10, vocabulary, (group, completion), generator=generator)
+    input_ids = torch.cat([torch.tensor([prompt.input_ids] * group), completions], dim=1)
+    labels = input_ids.clone()
+    labels[:, :prompt_length] = -100
+    inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
+    prompts = [prompt] * group
+    if side == "stock":
+        inputs |= video_inputs(prompts)
+        inputs["mm_token_type_ids"] = token_types(prompts, input_ids.shape[1], completion)
+    else:
+        inputs["shared_prompts"] = SharedPrompts(prompts, completion)
+    inputs["fused_lm_head"] = True
+    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in inputs.items()}
+
+
+def forward_backward(model: PreTrainedModel, inputs: dict[str, Any], completion: int) -> torch.Tensor:
+    """Log-probabilities of the completions, ``(group, completion)``; gradients are left in the model."""
+    model.zero_grad()
+    scores = model(**inputs).log_probs[:, -completion:]
+    (scores * torch.linspace(-1, 1, scores.numel(), device=scores.device).view_as(scores)).sum().backward()
+    return scores.detach()
+
+
+def peak_memory(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    """MiB that ``run`` takes at its peak above what is in use before it, and what it returns."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = run()
+        return (torch.cuda.max_memory_allocated() - before) / MIB, result
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
+    result = run()
+    return (_status("VmHWM") - before) / MIB, result
+
+
+def _status(name: str) -> int:
+    """A value of /proc/self/status in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
+def count_flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of ``run``; attention kernels count the full square, causal or not."""
+    aten = torch.ops.aten
+    cpu_kernels = {
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
+            sdpa_backward_flop_count(grad, q, k, v)
+        ),
+    }
+    with FlopCounterMode(display=False, custom_mapping=cpu_kernels) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def work(options: dict[str, Any]) -> None:
+    """A side's process: answers each word on standard input with a line of JSON."""
+    torch.set_num_threads(1)
+    device = torch.device(options["device"])
+    model = build_model(options["model"], device)
+    if options["checkpointing"]:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    inputs = build_inputs(model, options["side"], options["shape"], device)
+    completion = options["shape"]["completion"]
+
+    def run() -> list[float]:
+        return forward_backward(model, inputs, completion).float().flatten().tolist()  # waits for a GPU
+
+    actions: dict[str, Callable[[], Any]] = {
+        "parameters": lambda: sum(parameter.numel() for parameter in model.parameters()),
+        "memory": lambda: peak_memory(run, device),
+        "seconds": lambda: seconds(run),
+        "flops": lambda: count_flops(run),
+    }
+    for word in map(str.strip, sys.stdin):
+        try:
+            answer = actions[word]()
+        except torch.OutOfMemoryError:
+            answer = None
+        print(json.dumps(answer), flush=True)
+
+
+def seconds(run: Callable[[], Any]) -> tuple[float, float]:
+    """Wall time and this process's processor time, which other load on the machine does not change."""
+    start, processor = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start, time.process_time() - processor
+
+
+class Side:
+    """One side in a process of its own."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        command = [sys.executable, "-m", "benchmarks.grpo_step", "--worker", json.dumps(options)]
+        root = Path(__file__).resolve().parents[1]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
+        )
+
+    def ask(self, word: str) -> Any:
+        """Let the process do one thing; raises `RuntimeError` if it died."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a side's process ended with code {self.process.wait()} at {word!r}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the process."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(options: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """Both sides on one shape: times, ratio, memory, operations and how far the log-probabilities are apart."""
+    words = ["parameters", "memory", *["seconds"] * repeats, "flops"]
+    answers: dict[str, list[Any]] = {side: [] for side in SIDES}
+    if options["device"] == "cuda":  # one after the other, each with the whole GPU
+        for side in SIDES:
+            process = Side({**options, "side": side})
+            answers[side] = [process.ask(word) for word in words]
+            process.close()
+    else:
+        processes = {side: Side({**options, "side": side}) for side in SIDES}
+        for word in words:
+            for side, process in processes.items():
+                answers[side].append(process.ask(word))
+        for process in processes.values():
+            process.close()
+    result: dict[str, Any] = {**options["shape"], "parameters": answers["shared"][0]}
+    scores = []
+    for side in SIDES:
+        _, memory, *times, flops = answers[side]
+        if None in (memory, *times, flops):
+            raise RuntimeError(f"{side}: out of GPU memory; try --gradient-checkpointing, or a smaller group")
+        result[f"{side}_seconds"] = min(wall for wall, _ in times)
+        result[f"{side}_cpu_seconds"] = min(processor for _, processor in times)
+        result[f"{side}_peak_mib"], its_scores = memory
+        result[f"{side}_gflop"] = flops / 1e9
+        scores.append(its_scores)
+    for name, ratio in (
+        ("seconds", "ratio"),
+        ("cpu_seconds", "cpu_ratio"),
+        ("peak_mib", "memory_ratio"),
+        ("gflop", "flop_ratio"),
+    ):
+        result[ratio] = result[f"stock_{name}"] / result[f"shared_{name}"]
+    result = {name: round(value, 3) for name, value in result.items()}
+    result["max_logp_difference"] = max(abs(a - b) for a, b in zip(*scores, strict=True))
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompt", type=int, default=810, help="prompt tokens, video included")
+    parser.add_argument("--completion", type=int, default=64, help="tokens of a completion")
+    parser.add_argument("--group", type=int, default=8, help="completions of a prompt")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--model", choices=sorted(MODELS), default="small", help="shape of the random model")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="on both sides")
+    parser.add_argument("--repeats", type=int, default=2, help="timed forward and backward passes; the fastest counts")
+    parser.add_argument("--grid", action="store_true", help="also a grid of shapes, one timed pass each")
+    parser.add_argument("--quick", action="store_true", help="prompt 200, completion 32, group 4, one timed pass")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        work(json.loads(args.worker))
+        return
+    shape = {"prompt": args.prompt, "completion": args.completion, "group": args.group}
+    if args.quick:
+        shape, args.repeats = {"prompt": 200, "completion": 32, "group": 4}, 1
+    options = {"device": args.device, "model": args.model, "checkpointing": args.gradient_checkpointing}
+    result: dict[str, Any] = {
+        "compared": "forward and backward of one group, seconds: prompt and video with every completion, as stock "
+        "scoring has them, against each prompt once",
+        **options,
+        **compare({**options, "shape": shape}, args.repeats),
+    }
+    if args.grid:
+        result["grid"] = [
+            compare({**options, "shape": dict(zip(shape, point, strict=True))}, repeats=1) for point in GRID
+        ]
+    if args.json:
+        print(json.dumps(result))
+        return
+    grid = result.pop("grid", [])
+    for key, value in result.items():
+        print(f"{key}: {value}")
+    for row in grid:
+        print(" | ".join(f"{key} {value}" for key, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()

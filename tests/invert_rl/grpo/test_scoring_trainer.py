@@ -1,0 +1,209 @@
+"""The trainer's update: groups kept together, the frozen tower run once, the self-check, gradient checkpointing."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from invert_rl.grpo import scoring_trainer, shared_prompt
+from invert_rl.grpo.groups import order_by_group
+from invert_rl.grpo.rollout import vision_language_model
+from invert_rl.grpo.self_check import mean_difference, tolerance
+
+WARNINGS = "invert_rl.grpo.scoring_trainer"
+
+
+def weights(trainer):
+    return {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+
+
+def assert_close(weights, others, tolerance=1e-6):
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert (weight - others[name]).abs().max() <= tolerance, name
+
+
+def values(trainer, name):
+    return [log[name] for log in trainer.state.log_history if name in log]
+
+
+# -- groups -----------------------------------------------------------------------------------------------------------
+
+
+def test_order_by_group():
+    """Groups follow by their first samples, samples of one keep their order, and nothing is lost."""
+    a, b, c = SimpleNamespace(), SimpleNamespace(), SimpleNamespace()
+    batches = [
+        {"prompts": [b, a], "ids": torch.tensor([[0, 0], [1, 1]]), "names": ["b0", "a1"], "total": torch.tensor(9)},
+        {"prompts": [c, b], "ids": torch.tensor([[2, 2], [3, 3]]), "names": ["c2", "b3"], "total": torch.tensor(9)},
+        {"prompts": [a, c], "ids": torch.tensor([[4, 4], [5, 5]]), "names": ["a4", "c5"], "total": torch.tensor(9)},
+    ]
+    ordered = order_by_group([{**batch, "none": None} for batch in batches], "prompts")
+    assert [batch["names"] for batch in ordered] == [["b0", "b3"], ["a1", "a4"], ["c2", "c5"]]
+    assert [batch["prompts"] for batch in ordered] == [[b, b], [a, a], [c, c]]
+    assert [batch["ids"][:, 0].tolist() for batch in ordered] == [[0, 3], [1, 4], [2, 5]]
+    assert all(batch["total"] == 9 and batch["none"] is None for batch in ordered)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+def test_keeping_groups_changes_no_step_that_takes_a_whole_round(make_trainer, tiny_qwen2_5, loss_type):
+    """Two prompts, two micro-batches, one step: the same update, with half as many prompts a micro-batch."""
+    settings = {"gradient_accumulation_steps": 2, "max_steps": 1, "beta": 0.04, "loss_type": loss_type}
+    settings |= {"optim": "sgd", "max_grad_norm": 0.0}  # an optimizer that does not magnify rounding
+    kept = make_trainer(tiny_qwen2_5, **settings)
+    start = weights(kept)
+    kept.train()
+    shuffled = make_trainer(tiny_qwen2_5, keep_groups=False, **settings)
+    shuffled.train()
+    assert values(kept, "score/unique_prompts") == [0.25]
+    assert values(shuffled, "score/unique_prompts") == [0.5]
+    assert max((weight - start[name]).abs().max() for name, weight in weights(kept).items()) > 1e-4
+    assert_close(weights(kept), weights(shuffled))
+
+
+# -- the frozen tower -------------------------------------------------------------------------------------------------
+
+
+def count_tower_calls(trainer):
+    calls = []
+    for model in (trainer.model, trainer.ref_model):
+        if model is not None:
+            visual = vision_language_model(model).visual
+            visual.patch_embed.register_forward_pre_hook(lambda _module, args: calls.append(len(args[0])))
+    return calls
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_frozen_tower_sees_each_video_once(make_trainer, tiny_checkpoint, monkeypatch, lora):
+    """Rollout, old, reference and both updates of a round: one run of the tower, and the weights of four."""
+    settings = {"num_iterations": 2, "beta": 0.04, "max_steps": 2, "freeze_vision": not lora}
+    if lora:
+        settings["peft_config"] = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    once = make_trainer(tiny_checkpoint, **settings)
+    calls = count_tower_calls(once)
+    once.train()
+    assert len(calls) == 1
+    assert all(seconds >= 0 for seconds in values(once, "time/vision"))
+    monkeypatch.setattr(scoring_trainer, "tower_is_frozen", lambda model: False)
+    often = make_trainer(tiny_checkpoint, **settings)
+    calls = count_tower_calls(often)
+    often.train()
+    assert len(calls) >= 5
+    assert_close(weights(once), weights(often), tolerance=0)
+    frozen = [name for name in weights(once) if ".visual." in name]
+    start = weights(make_trainer(tiny_checkpoint, **settings))
+    assert frozen and all(torch.equal(weights(once)[name], start[name]) for name in frozen)
+
+
+def test_videos_are_kept_from_round_to_round_within_the_budget(make_trainer, tiny_qwen2_5, rows):
+    settings = {"rows": rows[:1], "tasks": ["tvg"], "max_steps": 3, "freeze_vision": True}
+    forgetful = make_trainer(tiny_qwen2_5, **settings)
+    forgetful.train()
+    keeper = make_trainer(tiny_qwen2_5, vision_memory_mb=50, **settings)
+    keeper.train()
+    assert (forgetful.vision.calls, keeper.vision.calls) == (3, 1)
+    assert_close(weights(keeper), weights(forgetful), tolerance=0)
+
+
+@pytest.mark.parametrize("adapters", [None, ["q_proj", "qkv"]])
+def test_a_trained_tower_is_never_kept(make_trainer, tiny_qwen2_5, adapters):
+    """Full fine-tuning, and adapters on the tower: every pass computes anew, and the tower learns."""
+    peft_config = LoraConfig(r=4, target_modules=adapters) if adapters else None
+    trainer = make_trainer(tiny_qwen2_5, num_iterations=2, max_steps=4, peft_config=peft_config)
+    start = weights(trainer)
+    calls = count_tower_calls(trainer)
+    trainer.train()
+    assert len(calls) >= 4
+    assert not trainer.vision.nbytes
+    assert any(".visual." in name and not torch.equal(start[name], now) for name, now in weights(trainer).items())
+
+
+# -- the self-check ---------------------------------------------------------------------------------------------------
+
+
+def test_sharing_is_checked_once_and_passes(make_trainer, tiny_checkpoint, caplog):
+    trainer = make_trainer(tiny_checkpoint)
+    trainer.train()
+    (difference,) = values(trainer, "score/self_check")
+    assert 0 <= difference < 1e-5
+    assert trainer.shares_prompts
+    assert not [record for record in caplog.records if record.name == WARNINGS]
+
+
+def test_a_model_on_which_sharing_errs_is_scored_by_copies(make_trainer, tiny_qwen2_5, monkeypatch, caplog):
+    pack = shared_prompt._pack
+
+    def wrong_positions(*args):
+        inputs, layout, places = pack(*args)
+        return {**inputs, "position_ids": inputs["position_ids"] * 3}, layout, places
+
+    monkeypatch.setattr(shared_prompt, "_pack", wrong_positions)
+    trainer = make_trainer(tiny_qwen2_5)
+    trainer.train()
+    (difference,) = values(trainer, "score/self_check")
+    (warning,) = [record for record in caplog.records if record.name == WARNINGS]
+    assert warning.levelno == logging.WARNING
+    assert f"{difference:.3g}" in warning.getMessage()
+    assert not trainer.shares_prompts
+    monkeypatch.undo()
+    plain = make_trainer(tiny_qwen2_5, share_prompts=False)
+    plain.train()
+    assert_close(weights(trainer), weights(plain), tolerance=0)
+
+
+def test_a_model_that_cannot_share_is_scored_by_copies(make_trainer, tiny_qwen2_5, monkeypatch, caplog):
+    def refuse(*args):
+        raise NotImplementedError("no packed sequences here")
+
+    monkeypatch.setattr(shared_prompt, "_pack", refuse)
+    trainer = make_trainer(tiny_qwen2_5)
+    trainer.train()
+    (warning,) = [record for record in caplog.records if record.name == WARNINGS]
+    assert "no packed sequences here" in warning.getMessage()
+    assert not trainer.shares_prompts
+    assert trainer.state.global_step == 2
+
+
+def test_the_check_can_be_left_out(make_trainer, tiny_qwen2_5):
+    checked = make_trainer(tiny_qwen2_5)
+    checked.train()
+    unchecked = make_trainer(tiny_qwen2_5, check_shared_prompts=False)  # made now, as it sets the seed of the shuffle
+    unchecked.train()
+    assert values(unchecked, "score/self_check") == []
+    assert_close(weights(checked), weights(unchecked), tolerance=0)
+
+
+def test_what_the_check_tolerates():
+    assert tolerance(torch.float32, "no") < tolerance(torch.float32, "bf16") == tolerance(torch.bfloat16, "no")
+    scores, mask = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1, 1, 0]])
+    assert mean_difference(scores, scores + torch.tensor([0.0, 0.5, 9.0]), mask) == 0.25
+    assert mean_difference(scores, scores * torch.nan, mask) == torch.inf
+    assert mean_difference(scores, scores * torch.nan, mask * 0) == 0
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_checkpointing_shares_prompts_and_gives_the_same_weights(make_trainer, tiny_checkpoint, caplog):
+    settings = {"optim": "sgd", "beta": 0.04, "num_iterations": 2}
+    trainers = [make_trainer(tiny_checkpoint, gradient_checkpointing=on, **settings) for on in (False, True)]
+    for trainer in trainers:
+        trainer.train()
+        assert trainer.shares_prompts
+    assert not [record for record in caplog.records if record.name == WARNINGS]
+    assert_close(weights(trainers[0]), weights(trainers[1]))
+
+
+def test_half_a_group_a_micro_batch(make_trainer, tiny_qwen2_5):
+    """Groups larger than a micro-batch, KL, two iterations: shared prompts train as copies do."""
+    settings = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_iterations": 2, "beta": 0.04}
+    settings |= {"optim": "sgd", "max_grad_norm": 0.0}
+    shared, plain = make_trainer(tiny_qwen2_5, **settings), make_trainer(tiny_qwen2_5, share_prompts=False, **settings)
+    shared.train()
+    plain.train()
+    assert_close(weights(shared), weights(plain))
+    assert set(values(shared, "score/unique_prompts")) == {0.5}
