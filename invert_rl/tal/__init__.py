@@ -1,0 +1,1 @@
+"""Temporal action localization: what all its recipes share (grid, features, suppression, pyramid, losses, windows)."""
