@@ -29,6 +29,7 @@ from invert_rl.grpo.scoring_trainer import PROMPTS, ScoringTrainer
 from invert_rl.grpo.vllm_rollout import (
     SamplingAlarm,
     check_vllm_settings,
+    connect_all_ranks,
     generate_with_vllm,
     push_weights,
     video_engine,
@@ -96,6 +97,8 @@ class InvertGRPOTrainer(ScoringTrainer):
                 peft_config=peft_config,
                 callbacks=callbacks,
             )
+        if args.use_vllm:
+            connect_all_ranks(self.vllm_generation, args, model)
         self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class)

@@ -2,16 +2,17 @@
 
 TRL gives vLLM images only, and prompts whose placeholders the processor has expanded, which vLLM expands once more.
 Here the engine gets each different prompt once, with one placeholder for its video, the frames with their true times,
-and the number of completions wanted. Its own expansion is compared with the trainer's, token by token.
+and the number of completions wanted. Its own expansion is compared with the trainer's, token by token. A server gets
+what the trainer's processor made: vllm_server.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,15 +22,13 @@ from trl.generation import vllm_generation as trl_vllm
 
 from invert_rl.encoding import EncodedPrompt
 from invert_rl.grpo.config import InvertGRPOConfig
-from invert_rl.video.clip import Clip
+from invert_rl.grpo.vllm_prompts import vllm_prompt
+from invert_rl.grpo.vllm_server import VideoClient
 
 logger = logging.getLogger(__name__)
 
 ENGINE_ARGUMENTS: dict[str, Any] = {"limit_mm_per_prompt": {"image": 0, "video": 1}}
 """What the engine is built with besides TRL's arguments: one video in a prompt and no memory set aside for images."""
-
-PROCESSOR_ARGUMENTS = {"do_sample_frames": False, "do_resize": False}
-"""Frames come sampled and resized: vLLM's processor must do neither again."""
 
 BAN = -100.0
 """Added to the logits of tokens that must not be sampled; the largest that vLLM allows."""
@@ -47,8 +46,6 @@ class EngineMismatchError(RuntimeError):
 
 def check_vllm_settings(args: InvertGRPOConfig, model: PreTrainedModel) -> None:
     """Refuse settings with which the engine and the trainer cannot see the same video; raises `ValueError`."""
-    if args.vllm_mode != "colocate":
-        raise ValueError(f"vllm_mode: {args.vllm_mode}: TRL's server client carries no video; set vllm_mode: colocate")
     if model.config.model_type == "qwen2_5_vl" and not args.trained_positions:
         raise ValueError(
             "trained_positions: false: vLLM always uses Qwen2.5-VL's trained position rule, so rollouts and updates "
@@ -58,20 +55,39 @@ def check_vllm_settings(args: InvertGRPOConfig, model: PreTrainedModel) -> None:
 
 @contextmanager
 def video_engine(args: InvertGRPOConfig, model: PreTrainedModel) -> Iterator[None]:
-    """Have TRL, where it builds its engine inside this context, add `ENGINE_ARGUMENTS` and the trainer's precision.
+    """Have TRL, where it builds its engine or its client inside this context, build one for video.
 
-    By itself vLLM computes in half precision also where the trainer computes in float32.
+    The engine gets `ENGINE_ARGUMENTS` and the trainer's precision: by itself vLLM computes in half precision also where
+    the trainer computes in float32.
     """
-    dtype = torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+    dtype = engine_dtype(args, model)
+    client = trl_vllm.VLLMClient
     build = getattr(trl_vllm, "LLM", None)  # TRL imports the name only where vLLM is installed, and says so otherwise
-    if build is None:
-        yield
-        return
-    trl_vllm.LLM = lambda **arguments: build(**arguments, **ENGINE_ARGUMENTS, dtype=str(dtype).removeprefix("torch."))
+    trl_vllm.VLLMClient = partial(VideoClient, dtype=dtype)
+    if build is not None:
+        named = str(dtype).removeprefix("torch.")
+        trl_vllm.LLM = lambda **arguments: build(**arguments, **ENGINE_ARGUMENTS, dtype=named)
     try:
         yield
     finally:
-        trl_vllm.LLM = build
+        trl_vllm.VLLMClient = client
+        if build is not None:
+            trl_vllm.LLM = build
+
+
+def engine_dtype(args: InvertGRPOConfig, model: PreTrainedModel) -> torch.dtype:
+    """The precision in which the trainer's forward computes."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else model.dtype
+
+
+def connect_all_ranks(generation: trl_vllm.VLLMGeneration, args: InvertGRPOConfig, model: PreTrainedModel) -> None:
+    """Server mode: a client for the ranks to which TRL gives none, so that each asks for its own prompts."""
+    if generation.mode == "server" and not generation.accelerator.is_main_process:
+        generation.vllm_client = VideoClient(
+            base_url=generation.server_base_url or f"http://{generation.server_host}:{generation.server_port}",
+            connection_timeout=generation.server_timeout,
+            dtype=engine_dtype(args, model),
+        )
 
 
 def push_weights(generation: trl_vllm.VLLMGeneration) -> None:
@@ -81,7 +97,10 @@ def push_weights(generation: trl_vllm.VLLMGeneration) -> None:
     answered from what the old vision tower saw.
     """
     generation.sync_weights()
-    generation.llm.llm_engine.reset_encoder_cache()
+    if generation.mode == "server":
+        generation.accelerator.wait_for_everyone()  # the main process sends; all others may ask only then
+    else:
+        generation.llm.llm_engine.reset_encoder_cache()
 
 
 def generate_with_vllm(
@@ -98,12 +117,28 @@ def generate_with_vllm(
     engine all run the prompts of all of them, and each returns its own. Raises `EngineMismatchError` if the engine's
     prompt is not the trainer's.
     """
+    wanted = Counter(index)
+    settings = [
+        sampling_settings(generation, wanted[number], banned_token_ids, eos_token_ids) for number in range(len(prompts))
+    ]
+    if generation.mode == "server":
+        answers = generation.vllm_client.complete(prompts, settings)
+    else:
+        answers = _complete_here(generation, prompts, settings)
+    completions = [iter(answer) for answer in answers]
+    chosen = [next(completions[number]) for number in index]
+    return [ids for ids, _ in chosen], [logps for _, logps in chosen]
+
+
+def _complete_here(
+    generation: trl_vllm.VLLMGeneration, prompts: Sequence[EncodedPrompt], settings: Sequence[dict[str, Any]]
+) -> list[list[tuple[list[int], list[float]]]]:
+    """For each prompt the completions of the engine in this process: token ids and log-probabilities."""
     if generation.enable_sleep_mode:
         if generation._llm_weights_sleeping:  # sleeping discards the weights
             push_weights(generation)
         generation.llm.wake_up(tags=["kv_cache"])
-    wanted = Counter(index)
-    requests = [(vllm_prompt(prompt), wanted[number]) for number, prompt in enumerate(prompts)]
+    requests = list(zip(map(vllm_prompt, prompts), settings, strict=True))
     first = 0
     if generation.tensor_parallel_size > 1:
         gathered: list[Any] = [None] * generation.tensor_parallel_size
@@ -114,7 +149,7 @@ def generate_with_vllm(
             torch.distributed.barrier(device_ids=[generation.accelerator.local_process_index])
     outputs = generation.llm.generate(
         [prompt for prompt, _ in requests],
-        sampling_params=[_sampling(generation, count, banned_token_ids, eos_token_ids) for _, count in requests],
+        sampling_params=[_sampling_params(setting) for _, setting in requests],
         use_tqdm=False,
     )
     if generation.enable_sleep_mode:
@@ -123,42 +158,22 @@ def generate_with_vllm(
     own = outputs[first : first + len(prompts)]
     for prompt, output in zip(prompts, own, strict=True):
         _check_expansion(prompt, output.prompt_token_ids)
-    completions = [iter(output.outputs) for output in own]
-    chosen = [next(completions[number]) for number in index]
-    logps = [
-        [step[token].logprob for step, token in zip(completion.logprobs, completion.token_ids, strict=True)]
-        for completion in chosen
+    return [
+        [
+            (
+                list(completion.token_ids),
+                [step[token].logprob for step, token in zip(completion.logprobs, completion.token_ids, strict=True)],
+            )
+            for completion in output.outputs
+        ]
+        for output in own
     ]
-    return [list(completion.token_ids) for completion in chosen], logps
 
 
-def vllm_prompt(prompt: EncodedPrompt) -> dict[str, Any]:
-    """The prompt as vLLM takes it: ids with one placeholder, frames with their times, a key for its caches."""
-    if prompt.clip is None:
-        raise ValueError("vLLM needs the frames of a prompt: encode it with `PromptEncoder`")
-    return {
-        "prompt_token_ids": prompt.unexpanded_ids,
-        "multi_modal_data": {"video": [(prompt.clip.frames.numpy(), prompt.clip.vllm_metadata())]},
-        "multi_modal_uuids": {"video": [content_key(prompt.clip)]},
-        "mm_processor_kwargs": PROCESSOR_ARGUMENTS,
-    }
-
-
-def content_key(clip: Clip) -> str:
-    """Name of a clip in vLLM's caches: file, part, frame size and times, as a hexadecimal digest.
-
-    Two clips of one run with the same key have the same pixels, so that these need not be hashed in each round.
-    """
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((clip.path, clip.start, clip.end, tuple(clip.frames.shape))).encode())
-    digest.update(clip.timestamps.tobytes())
-    return digest.hexdigest()
-
-
-def _sampling(
+def sampling_settings(
     generation: trl_vllm.VLLMGeneration, count: int, banned_token_ids: Sequence[int], eos_token_ids: Sequence[int]
-) -> Any:
-    """vLLM's `SamplingParams` for ``count`` completions, with what TRL's settings say."""
+) -> dict[str, Any]:
+    """Fields of vLLM's `SamplingParams` for ``count`` completions, with what TRL's settings say."""
     settings = {
         "n": count,
         "temperature": generation.temperature,
@@ -173,7 +188,15 @@ def _sampling(
         **generation.generation_kwargs,
     }
     if generation.structured_outputs_regex is not None:
-        settings["structured_outputs"] = trl_vllm.StructuredOutputsParams(regex=generation.structured_outputs_regex)
+        settings["structured_outputs"] = {"regex": generation.structured_outputs_regex}
+    return settings
+
+
+def _sampling_params(settings: dict[str, Any]) -> Any:
+    """vLLM's `SamplingParams` for an engine in this process."""
+    if isinstance(settings.get("structured_outputs"), dict):
+        structured = trl_vllm.StructuredOutputsParams(**settings["structured_outputs"])
+        settings = {**settings, "structured_outputs": structured}
     return trl_vllm.SamplingParams(**settings)
 
 
