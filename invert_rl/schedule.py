@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
+from invert_rl.curriculum import CurriculumRows
 from invert_rl.tasks import TASKS, get_task
 
-COIN, ORDER, REPLACEMENT, TARGET, SAMPLING = range(5)
+COIN, ORDER, REPLACEMENT, TARGET, SAMPLING, CURRICULUM, RATING = range(7)
 """Independent random streams under one seed."""
 
 
@@ -80,11 +81,12 @@ class TaskSampler(Sampler[Draw]):
 
     A round is ``prompts_per_round`` different draws, each ``num_generations`` times in a row, and the round as a
     whole ``repeats`` times (steps_per_generation * num_iterations). The rows of a task come in seeded passes over
-    all rows that the task can use; the n-th use of a task continues where its use before ended.
+    all rows that the task can use; the n-th use of a task continues where its use before ended. Rows with weights or
+    first rounds (`invert_rl.curriculum`) are drawn by weight, round by round.
 
     Args:
         schedule: the coin.
-        usable_rows: for each task the indices of the rows that it can use.
+        usable_rows: for each task the indices of the rows that it can use; `CurriculumRows` where they differ.
         prompts_per_round, num_generations, repeats: see above.
         rounds_per_epoch: rounds in one pass of the loader; defaults to one look at as many rows as there are.
     """
@@ -134,8 +136,15 @@ class TaskSampler(Sampler[Draw]):
                         yield draw
 
     def _draws(self, task: str, use: int, round_number: int) -> list[Draw]:
-        """The draws of the ``use``-th round of ``task``: consecutive places in its seeded passes over the rows."""
+        """The draws of the ``use``-th round of ``task``: consecutive places in its seeded passes over the rows.
+
+        Rows of a curriculum are drawn by weight instead, anew in each round.
+        """
         rows = self.usable_rows[task]
+        if isinstance(rows, CurriculumRows):
+            rng = generator(self.schedule.seed, CURRICULUM, list(TASKS).index(task), round_number)
+            chosen = rows.draw(round_number, self.prompts_per_round, rng)
+            return [Draw(task, row, round_number, slot) for slot, row in enumerate(chosen)]
         orders: dict[int, np.ndarray] = {}
         draws = []
         for slot in range(self.prompts_per_round):
@@ -150,4 +159,6 @@ class TaskSampler(Sampler[Draw]):
 def replacement(schedule: TaskSchedule, usable_rows: Sequence[int], draw: Draw, attempt: int) -> Draw:
     """The draw that stands in for one whose video cannot be used: the same on every rank and after a resume."""
     pick = generator(schedule.seed, REPLACEMENT, draw.round, draw.slot, attempt)
+    if isinstance(usable_rows, CurriculumRows):
+        return draw._replace(row=usable_rows.draw(draw.round, 1, pick)[0])
     return draw._replace(row=int(usable_rows[int(pick.integers(len(usable_rows)))]))

@@ -13,6 +13,7 @@ from transformers import TrainingArguments
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
+from invert_rl.curriculum import curriculum_rows
 from invert_rl.schedule import Draw, TaskSampler
 from invert_rl.tasks import TASKS, get_task, messages, video_ref
 from invert_rl.video.ref import VideoRef
@@ -37,7 +38,8 @@ class TaskDataset(Dataset):
     """One-window rows that a `Draw` indexes; items are light, without pixels.
 
     Rows must carry ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_verbs`) if an inverted task
-    is to be drawn. Raises `DataError` for a row with several windows and for a task that no row can serve.
+    is to be drawn; ``weight`` and ``from_round`` in ``meta`` are heeded (`invert_rl.curriculum`). Raises `DataError`
+    for a row with several windows and for a task that no row can serve.
     """
 
     def __init__(self, rows: Sequence[Row], tasks: Sequence[str]) -> None:
@@ -48,16 +50,16 @@ class TaskDataset(Dataset):
             row.window  # noqa: B018 - raises for several windows
         self.usable_rows = {name: self._usable(name) for name in tasks}
 
-    def _usable(self, name: str) -> list[int]:
+    def _usable(self, name: str) -> Sequence[int]:
         if not get_task(name).needs_verbs:
-            return list(range(len(self.rows)))
+            return curriculum_rows(self.rows, range(len(self.rows)), name)
         usable = [index for index, row in enumerate(self.rows) if row.meta.get("verbs")]
         if not usable:
             raise DataError(
                 f"task {name!r} needs verbs, but none of the {len(self.rows)} rows has meta.verbs: annotate them with "
                 "`invert-rl convert … --annotate verbs`, or train with --tasks tvg"
             )
-        return usable
+        return curriculum_rows(self.rows, usable, name)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -24,6 +24,7 @@ from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
+from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
 from invert_rl.grpo.config import DEFAULT_OUTPUT, InvertGRPOConfig
 from invert_rl.grpo.rewards import reward_functions
@@ -77,6 +78,10 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     test_rows = read_rows(args.eval_data)[: args.eval_samples] if args.eval_data else []
     if pipeline is not None:
         rows, test_rows = annotate_missing(rows, pipeline), annotate_missing(test_rows, pipeline)
+    rated: dict[str, int] = {}
+    if args.difficulty_range is not None:
+        difficulty = (args.difficulty_range, args.difficulty_outside, args.difficulty_measure)
+        rows, rated = weigh_by_difficulty(rows, args.tasks, *difficulty)
 
     # model
     name = model_args.model_name_or_path or start_checkpoint()
@@ -108,6 +113,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     trainer.remove_callback(PrinterCallback)
     if unusable:
         out.print(f"{len(unusable)} training rows left out by {args.manifest}, such as {next(iter(unusable.items()))}")
+    for task, count in rated.items():
+        out.print(f"difficulty of {task}: {count} of {len(rows)} rows in {args.difficulty_range}")
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
     if args.before_samples is not None and checkpoint is None:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from data_prep.files import atomic_write
-from invert_rl.ablation.plan import IDENTITY, Job, arguments_of
+from invert_rl.ablation.jobs import IDENTITY, SUMMARY, Job, arguments_of
 
 CONSOLE = "console.log"
 POLL = 0.2
@@ -146,7 +146,7 @@ def _options(job: Job, jobs: Sequence[Job]) -> list[str]:
 
 
 def _outcome(job: Job) -> str:
-    summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads((job.folder / SUMMARY).read_text(encoding="utf-8"))
     before, after = summary["before"], summary["after"]
     shown = [name for name in ("mIoU", "VC", "AR", "VD") if name in before and name in after]
     return "".join(f"  {name} {before[name]:.1f} -> {after[name]:.1f}" for name in shown)

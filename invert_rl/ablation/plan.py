@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,48 +14,14 @@ from trl import ModelConfig, TrlParser
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from invert_rl.ablation.config import AblationConfig, check_known, read_settings
+from invert_rl.ablation.jobs import GRPO, IDENTITY, SFT, Job, arguments_of
 from invert_rl.evaluation.protocol import model_sha256
 from invert_rl.grpo.config import InvertGRPOConfig
-from invert_rl.runs import SUMMARY
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.toy.default import start_checkpoint
 
-IDENTITY = "ablation.json"
-"""What a run folder was made with; a run with other settings is never mixed in."""
-
 ONLY_TRAINING = frozenset({"tasks", "tvg_probability", "verb_match", "verb_reward"})
 """Fields of a configuration that leave the answers before training as they are."""
-
-GRPO, SFT = "grpo_invert.py", "sft_invert.py"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One recipe run."""
-
-    name: str
-    """Configuration, or name of the start model."""
-    seed: int
-    folder: Path
-    recipe: str
-    settings: dict[str, Any]
-    """All fields that the recipe is given, but the folder."""
-    identity: dict[str, Any]
-    """What must be equal for a finished run to be taken as it is."""
-    needs: Path | None = None
-    """Folder of the job whose model this one starts from."""
-    before: str | None = None
-    """Jobs with the same value share their answers before training."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is complete."""
-        return (self.folder / SUMMARY).is_file()
-
-    @property
-    def label(self) -> str:
-        """How the job is called on the console."""
-        return f"{self.name}, seed {self.seed}" if self.recipe == GRPO else f"start model {self.name}"
 
 
 def plan(config: AblationConfig, folder: Path) -> list[Job]:
@@ -116,18 +81,6 @@ def _hash(settings: dict[str, Any]) -> str:
     """Content of the start checkpoint: the shipped one can be made anew under the same name."""
     name = settings.get("model_name_or_path") or start_checkpoint()
     return model_sha256(Path(name)) if Path(name).is_dir() else str(name)
-
-
-def arguments_of(job: Job) -> list[str]:
-    """The command-line arguments of a job's recipe, without config file and without folder."""
-    arguments: list[str] = []
-    for name, value in job.settings.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        words = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
-        arguments += [f"--{name}", *words]
-    return arguments
 
 
 def check_settings(job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,8 @@ def _bars(axes: Any, metrics: Sequence[str], lines: Sequence[Line]) -> None:
         x = [place + (number - (len(metrics) - 1) / 2) * width for place, _ in used]
         values = [line.metrics[metric] for _, line in used]
         colour = COLOURS[number % len(COLOURS)]
+        errors = [math.nan if value.error is None else value.error for value in values]
         axes.bar(x, [value.mean for value in values], width * 0.92, label=metric, color=colour)
-        errors = [value.error or 0.0 for value in values]
         axes.errorbar(
             x, [value.mean for value in values], errors, fmt="none", ecolor="#333333", elinewidth=1, capsize=2
         )

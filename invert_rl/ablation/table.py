@@ -14,8 +14,7 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json
 from invert_rl.ablation.config import METRICS, Table
-from invert_rl.ablation.plan import Job
-from invert_rl.runs import SUMMARY
+from invert_rl.ablation.jobs import SUMMARY, Job
 
 START, TEXT_ONLY = "start", "text only"
 
@@ -86,10 +85,11 @@ def lines_of(table: Table, results: Sequence[Result], guess: Mapping[str, float]
     present = [name for name in table.rows if of_name[name]]
     starts: dict[str, tuple[list[str], dict[str, Statistic]]] = {}
     for name in present:
-        before = _statistics([result.before for result in of_name[name]])
-        starts.setdefault(str(sorted((key, round(value.mean, 6)) for key, value in before.items())), ([], before))[
-            0
-        ].append(name)
+        answers = [result.before for result in of_name[name]]
+        alike = all(values == answers[0] for values in answers)  # one start model, asked once: no error to speak of
+        before = _statistics(answers[:1] if alike else answers)
+        key = str(sorted((metric, round(value.mean, 6)) for metric, value in before.items()))
+        starts.setdefault(key, ([], before))[0].append(name)
     for names, before in starts.values():
         lines.append(Line(START if len(starts) == 1 else f"{START} of {', '.join(names)}", "before", before))
     lines += [Line(name, "after", _statistics([result.after for result in of_name[name]])) for name in present]

@@ -53,6 +53,17 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
         default=0.8,
         metadata={"help": "Probability p that a generation round is TVG (paper, eq. 13 and Fig. 5)."},
     )
+    difficulty_range: list[float] | None = field(
+        default=None,
+        metadata={"help": "Train on rows whose rating by `invert-rl rate-difficulty` is in LOWEST HIGHEST."},
+    )
+    difficulty_outside: float = field(
+        default=0.0, metadata={"help": "Weight of the rows outside difficulty_range; 0 leaves them out."}
+    )
+    difficulty_measure: str = field(
+        default="mean_reward",
+        metadata={"help": "Rating that difficulty_range is about.", "choices": ["mean_reward", "solve_rate"]},
+    )
     verb_match: str = field(
         default="all",
         metadata={

@@ -1,0 +1,228 @@
+"""How hard each row is for a model: the rewards of several sampled answers, measured before training.
+
+Rows that the start model always or never solves have no variance in their groups and teach GRPO nothing. The ratings
+go into the rows' ``meta``, where ``difficulty_range`` of the GRPO recipe finds them (`invert_rl.curriculum`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+
+from data_prep.errors import DataError
+from data_prep.files import atomic_write, read_json
+from data_prep.progress import progress
+from data_prep.rows import Row
+from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.grpo.rollout import generate_completions
+from invert_rl.models import never_sampled_ids
+from invert_rl.schedule import RATING, generator
+from invert_rl.tasks import TASKS, Task, messages, video_of
+from invert_rl.video.errors import VideoError
+from invert_rl.video.store import FrameStore
+from rewards.iou import iou_reward
+from rewards.pipelines import VerbPipeline
+from rewards.verbs import ar_reward, vc_reward, vd_reward
+
+Job = tuple[Task, Row]
+Sample = Callable[[Sequence[Job]], list[list[float]]]
+"""Rewards of the sampled answers to each job; an empty list where the video cannot be used."""
+
+REWARDS: dict[str, Callable[..., list[float | None]]] = {
+    "tvg": iou_reward,
+    "vc": vc_reward,
+    "ar": ar_reward,
+    "vd": vd_reward,
+}
+
+
+class Rater:
+    """Samples answers to a batch of jobs of one task and scores them by the task's reward, without format.
+
+    The random numbers of an answer depend on ``seed``, task, row id and the answer's number alone, so that a rating
+    does not depend on batches, ranks or restarts.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: ProcessorMixin,
+        store: FrameStore,
+        pipeline: VerbPipeline | None,
+        generations: int = 8,
+        temperature: float = 1.0,
+        max_new_tokens: int = 1024,
+        seed: int = 0,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = processor.tokenizer
+        self.encoder = PromptEncoder(processor)
+        self.store = store
+        self.pipeline = pipeline
+        self.generations = generations
+        self.seed = seed
+        ends = model.generation_config.eos_token_id
+        self.ends = [ends] if isinstance(ends, int) else list(ends or [self.tokenizer.eos_token_id])
+        self.config = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=True,
+            temperature=temperature,
+            top_k=0,
+            top_p=1.0,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.ends,
+            suppress_tokens=never_sampled_ids(processor),
+            disable_compile=True,
+        )
+
+    def __call__(self, jobs: Sequence[Job]) -> list[list[float]]:
+        """``generations`` rewards in [0, 1] for each job, in their order."""
+        prompts: list[EncodedPrompt] = []
+        places: list[int] = []
+        for place, (task, row) in enumerate(jobs):
+            chat = messages(task, row)
+            try:
+                prompts.append(self.encoder(chat, self.store.clip(video_of(chat))))
+                places.append(place)
+            except VideoError:
+                continue  # no rewards: counted and named by the caller
+        rewards: list[list[float]] = [[] for _ in jobs]
+        if not prompts:
+            return rewards
+        count = self.generations
+        index = [number for number in range(len(prompts)) for _ in range(count)]
+        numbers = np.stack([self._numbers(*jobs[place], answer) for place in places for answer in range(count)])
+        ids = generate_completions(
+            self.model,
+            prompts,
+            index,
+            self.config,
+            self.tokenizer.pad_token_id,
+            self.ends,
+            torch.from_numpy(numbers),
+        )
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        for number, place in enumerate(places):
+            rewards[place] = self._score(*jobs[place], texts[number * count : (number + 1) * count])
+        return rewards
+
+    def _numbers(self, task: Task, row: Row, answer: int) -> np.ndarray:
+        counter = (list(TASKS).index(task.name), zlib.crc32(row.id.encode()), answer)
+        return generator(self.seed, RATING, *counter).random(self.config.max_new_tokens, np.float32)
+
+    def _score(self, task: Task, row: Row, texts: Sequence[str]) -> list[float]:
+        columns: dict[str, Any] = {
+            "task": [task.name] * len(texts),
+            "windows": [list(row.windows)] * len(texts),
+            "verbs": [list(row.meta.get("verbs", ()))] * len(texts),
+        }
+        if task.needs_verbs:
+            columns["pipeline"] = self.pipeline
+        return [float(score or 0.0) for score in REWARDS[task.name](texts, **columns)]
+
+
+def rate_rows(
+    jobs: Sequence[Job], sample: Sample, output: Path, batch_size: int, rank: int = 0, ranks: int = 1
+) -> None:
+    """Append the rewards of this rank's jobs to ``output.part<rank>``, batch by batch, leaving out what is there.
+
+    Which settings they belong to is `check_settings`' business.
+    """
+    done = read_ratings(output)
+    mine = [job for job in jobs[rank::ranks] if (job[0].name, job[1].id) not in done]
+    part = part_of(output, rank)
+    cut_last_line(part)
+    batches = [
+        of_task[first : first + batch_size]
+        for of_task in ([job for job in mine if job[0].name == name] for name in TASKS)
+        for first in range(0, len(of_task), batch_size)
+    ]
+    with part.open("a", encoding="utf-8") as lines:
+        for batch in progress(batches, "rate", total=len(batches)):
+            records = [
+                {"task": task.name, "id": row.id, "rewards": [round(reward, 6) for reward in rewards]}
+                for (task, row), rewards in zip(batch, sample(batch), strict=True)
+            ]
+            lines.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+            lines.flush()
+
+
+def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
+    """Write ``settings`` beside ``output``; raises `DataError` if a rating with other settings is there."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    path = output.with_name(f"{output.name}.settings.json")
+    wanted = json.loads(json.dumps(settings))
+    if path.is_file():
+        found = read_json(path)
+        for name in wanted:
+            if found.get(name) != wanted[name]:
+                raise DataError(
+                    f"{output}: was begun with {name} {found.get(name)}, now it is {wanted[name]}; choose another "
+                    f"--output or delete {output.name}*"
+                )
+        return
+    if output.exists():
+        raise DataError(f"{output}: is there already and is not of this command; choose another --output")
+    with atomic_write(path) as out:
+        json.dump(wanted, out, indent=1)
+        out.write("\n")
+
+
+def read_ratings(output: Path) -> dict[tuple[str, str], list[float]]:
+    """Rewards by task and row id in the parts beside ``output``; a half line at the end of a part is left out."""
+    ratings: dict[tuple[str, str], list[float]] = {}
+    for path in sorted(output.parent.glob(f"{output.name}.part*")):
+        if path.stat().st_size == 0:
+            continue
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            record = json.loads(line)
+            ratings[record["task"], record["id"]] = record["rewards"]
+    return ratings
+
+
+def with_ratings(
+    rows: Sequence[Row], ratings: Mapping[tuple[str, str], Sequence[float]], threshold: float
+) -> list[Row]:
+    """The rows with ``mean_reward`` and ``solve_rate`` by task in ``meta``.
+
+    ``solve_rate`` is the share of answers with a reward of at least ``threshold``. A task without rewards, because the
+    video could not be used or the query has no verb, is left out.
+    """
+    rated = []
+    for row in rows:
+        mine = {name: ratings.get((name, row.id), ()) for name in TASKS}
+        meta = {
+            "mean_reward": {name: round(fmean(values), 6) for name, values in mine.items() if values},
+            "solve_rate": {
+                name: sum(value >= threshold for value in values) / len(values)
+                for name, values in mine.items()
+                if values
+            },
+        }
+        rated.append(replace(row, meta={**row.meta, **meta}))
+    return rated
+
+
+def part_of(output: Path, rank: int) -> Path:
+    """The file that a rank appends to."""
+    return output.with_name(f"{output.name}.part{rank}")
+
+
+def cut_last_line(path: Path) -> None:
+    """Remove the half line that a kill can leave at the end of a file."""
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole != len(data):
+        os.truncate(path, whole)

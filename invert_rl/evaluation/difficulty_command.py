@@ -1,0 +1,143 @@
+"""``invert-rl rate-difficulty``: sample several answers per row with the start model, ahead of training."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data_prep.errors import DataError
+from data_prep.rows import read_rows, split_windows, write_rows
+from data_prep.verbs import annotate_missing
+from invert_rl.evaluation.command import FRAME_FIELDS, frame_options
+from invert_rl.evaluation.data import file_sha256
+from invert_rl.tasks import INVERTED_TASKS, TASKS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``invert-rl rate-difficulty``."""
+    parser.description = (
+        "Write the rows with meta.mean_reward and meta.solve_rate for each task, measured on sampled answers. "
+        "Train on the result with --difficulty_range. A command that was killed goes on where it was. On several GPUs: "
+        "accelerate launch -m invert_rl.cli rate-difficulty …"
+    )
+    parser.add_argument("data", type=Path, metavar="DATA.jsonl", help="rows to rate")
+    parser.add_argument("--model", required=True, metavar="M", help="checkpoint that training will start from")
+    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the rows' videos")
+    parser.add_argument("--output", type=Path, metavar="RATED.jsonl", help="default: DATA.rated.jsonl beside DATA")
+    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS), help="default: all four")
+    parser.add_argument("--generations", type=int, default=8, metavar="K", help="answers per row; default: %(default)s")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="reward that counts as solved; default: %(default)s"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=1024, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, default=4, help="rows at a time; default: %(default)s")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the shipped one")
+    parser.add_argument("--revision", help="of a hub checkpoint")
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    for name, kind in FRAME_FIELDS.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, help="default: that of the training run, or the paper's")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Rate the rows; 0 on success. Raises `DataError` or `RewardError` for bad input."""
+    for name in ("generations", "temperature", "max_new_tokens", "batch_size"):
+        if getattr(args, name) <= 0:
+            raise DataError(f"--{name.replace('_', '-')} must be positive, found {getattr(args, name)}")
+    from accelerate import PartialState
+
+    from invert_rl.evaluation.difficulty import (
+        Rater,
+        check_settings,
+        rate_rows,
+        read_ratings,
+        with_ratings,
+    )
+    from invert_rl.evaluation.protocol import model_sha256
+    from invert_rl.evaluation.scoring import rows_of_task
+    from invert_rl.models import CheckpointError, load_model, load_processor
+    from invert_rl.task_data import check_video_root
+    from invert_rl.video.settings import FrameSettings
+    from invert_rl.video.store import FrameStore
+    from rewards.pipelines import load_pipeline
+
+    state = PartialState(cpu=args.cpu)
+    rows = split_windows(read_rows(args.data))
+    pipeline = load_pipeline(args.verb_pipeline) if set(args.tasks) & set(INVERTED_TASKS) else None
+    if pipeline is not None:
+        rows = annotate_missing(rows, pipeline)
+    check_video_root(rows, args.videos)
+    output = args.output or args.data.with_name(f"{args.data.stem}.rated.jsonl")
+    try:
+        processor = load_processor(args.model, args.revision)
+        frames = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+        model = load_model(args.model, args.revision, dtype=args.dtype).to(state.device)
+    except (CheckpointError, OSError, ValueError) as error:
+        raise DataError(f"--model {args.model}: {error}") from error
+    folder = Path(args.model)
+    settings: dict[str, Any] = {
+        "data": file_sha256(args.data),
+        "model": model_sha256(folder) if folder.is_dir() else args.model,
+        "frames": asdict(frames),
+        "tasks": args.tasks,
+        "generations": args.generations,
+        "temperature": args.temperature,
+        "max_new_tokens": args.max_new_tokens,
+        "seed": args.seed,
+        "verbs": f"{pipeline.name} {pipeline.version}" if pipeline else None,
+    }
+    with state.main_process_first():
+        check_settings(output, settings)
+    rater = Rater(
+        model,
+        processor,
+        FrameStore(args.videos, frames, directory=args.store),
+        pipeline,
+        args.generations,
+        args.temperature,
+        args.max_new_tokens,
+        args.seed,
+    )
+    jobs = [(TASKS[name], row) for name in args.tasks for row in rows_of_task(name, rows)]
+    rate_rows(jobs, rater, output, args.batch_size, state.process_index, state.num_processes)
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return 0
+    ratings = read_ratings(output)
+    missing = [(task.name, row.id) for task, row in jobs if (task.name, row.id) not in ratings]
+    if missing:
+        raise DataError(f"{output}: {len(missing)} ratings are missing, such as {missing[0]}; run the command again")
+    rated = with_ratings(rows, ratings, args.threshold)  # the parts stay: another --threshold needs no new answers
+    write_rows(rated, output)
+    result: dict[str, Any] = {"output": str(output), "rows": len(rated), "tasks": {}}
+    for name in args.tasks:
+        means = [row.meta["mean_reward"][name] for row in rated if name in row.meta["mean_reward"]]
+        solved = [row.meta["solve_rate"][name] for row in rated if name in row.meta["solve_rate"]]
+        result["tasks"][name] = {
+            "rated": len(means),
+            "not_rated": len(rated) - len(means),
+            "mean_reward": sum(means) / max(1, len(means)),
+            "never_solved": solved.count(0.0),
+            "always_solved": solved.count(1.0),
+        }
+    sys.stdout.write(json.dumps(result) + "\n" if args.json else _as_text(result))
+    return 0
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    lines = [f"{result['rows']} rows: {result['output']}"]
+    for name, counts in result["tasks"].items():
+        told = ", ".join(
+            f"{counts[key]} {key.replace('_', ' ')}" for key in ("never_solved", "always_solved", "not_rated")
+        )
+        lines.append(f"{name:<4} mean reward {counts['mean_reward']:.3f} of {counts['rated']} rows: {told}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,138 @@
+"""Tables from made-up runs: means, standard errors, paired differences, and what the files hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from data_prep.errors import DataError
+from invert_rl.ablation import plots
+from invert_rl.ablation.config import METRICS, AblationConfig, Table, read_tables
+from invert_rl.ablation.table import Result, as_markdown, lines_of, statistic, write_tables
+
+TABLE = Table("tasks", "Tasks", ("only-tvg", "all"), reference="only-tvg")
+
+
+def metrics(value: float) -> dict[str, float]:
+    return {name: value + number for number, name in enumerate(METRICS)}
+
+
+def results() -> list[Result]:
+    values = {"only-tvg": {1: 50.0, 2: 54.0, 3: 49.0}, "all": {1: 52.0, 2: 55.5, 3: 53.0}}
+    start = metrics(40.0)
+    return [
+        Result(name, seed, start, metrics(value), 10.0, {})
+        for name, of_seed in values.items()
+        for seed, value in of_seed.items()
+    ]
+
+
+def test_mean_and_standard_error_are_those_of_scipy():
+    values = [50.0, 54.0, 49.0, 61.5]
+    found = statistic(values)
+    assert found.mean == pytest.approx(np.mean(values))
+    assert found.error == pytest.approx(stats.sem(values))
+    assert statistic([7.0]).error is None
+
+
+def test_lines_have_the_start_once_every_configuration_and_paired_differences():
+    lines = lines_of(TABLE, results())
+    assert [(line.name, line.when) for line in lines] == [
+        ("start", "before"),
+        ("only-tvg", "after"),
+        ("all", "after"),
+        ("all − only-tvg", "difference"),
+    ]
+    assert lines[0].metrics["mIoU"].mean == 40.0
+    assert lines[2].metrics["VD"].mean == pytest.approx(np.mean([52.0, 55.5, 53.0]) + METRICS.index("VD"))
+    paired = lines[3].metrics["mIoU"]
+    assert paired.mean == pytest.approx(np.mean([2.0, 1.5, 4.0]))
+    assert paired.error == pytest.approx(stats.sem([2.0, 1.5, 4.0]))
+
+
+def test_a_difference_uses_only_the_seeds_that_both_have():
+    some = [result for result in results() if (result.name, result.seed) not in (("only-tvg", 2), ("all", 3))]
+    difference = lines_of(TABLE, some)[-1]
+    assert difference.metrics["mIoU"].n == 1
+    assert difference.metrics["mIoU"].mean == 2.0
+
+
+def test_different_start_models_get_a_line_each_and_unfinished_configurations_none():
+    table = Table("t", "T", ("only-tvg", "all", "later"))
+    changed = [
+        Result(r.name, r.seed, metrics(30.0) if r.name == "all" else r.before, r.after, 1.0, {}) for r in results()
+    ]
+    names = [line.name for line in lines_of(table, changed)]
+    assert names == ["start of only-tvg", "start of all", "only-tvg", "all"]
+
+
+def test_files_agree_with_each_other(tmp_path):
+    guess = metrics(20.0)
+    table = Table("tasks", "Tasks", ("only-tvg", "all"), reference="only-tvg", text_only=True)
+    lines = lines_of(table, results(), guess)
+    write_tables(tmp_path, {table: lines}, results(), 8, "python recipes/ablation.py")
+    text = (tmp_path / "table.md").read_text()
+    assert "6 of 8 runs, 60 s" in text
+    assert "`python recipes/ablation.py`" in text
+    cells = {row.split("|")[1].strip(): row.split("|")[2:] for row in text.splitlines() if row.startswith("| ")}
+    assert cells["all"][0].strip() == "53.5 ± 1.0"
+    assert cells["all − only-tvg"][0].strip() == "+2.5 ± 0.8"
+    assert cells["text only"][0].strip() == "20.0"
+    content = json.loads((tmp_path / "table.json").read_text())
+    for line in content["tables"]["tasks"]["lines"]:
+        for value in line["metrics"].values():
+            assert value["n"] in (1, 3)
+    assert len(content["results"]) == 6
+    with (tmp_path / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(lines) * len(METRICS)
+    mine = next(row for row in rows if row["name"] == "all" and row["metric"] == "R1@0.5")
+    assert float(mine["mean"]) == pytest.approx(53.5 + 2)
+    assert float(mine["standard_error"]) == pytest.approx(stats.sem([52.0, 55.5, 53.0]))
+
+
+def test_a_metric_that_a_run_lacks_is_an_empty_cell():
+    lacking = [Result(r.name, r.seed, {"mIoU": 1.0}, {"mIoU": 2.0}, 1.0, {}) for r in results()]
+    row = as_markdown(TABLE, lines_of(TABLE, lacking)).splitlines()[5]
+    assert re.fullmatch(r"\| only-tvg \| 2\.0 ± 0\.0 \|(  \|){6} 3 \|", row), row
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"name": "a", "title": "A"}, "needs name, title and rows"),
+        ({"name": "a", "title": "A", "rows": ["x"], "colour": "red"}, "may have"),
+        ({"name": "a", "title": "A", "rows": ["y"]}, "no configuration 'y'; there are x"),
+        ({"name": "a", "title": "A", "rows": ["x"], "metrics": ["mAP"]}, "metric 'mAP' is unknown"),
+        ({"name": "a", "title": "A", "rows": ["x"], "plot": "pie"}, "plot 'pie' is unknown"),
+    ],
+)
+def test_bad_tables_are_refused(table, message):
+    with pytest.raises(DataError, match=message):
+        read_tables(AblationConfig(configurations={"x": {}}, tables=[table]))
+
+
+@pytest.mark.parametrize("kind", ["bars", "curve"])
+def test_a_plot_is_drawn_as_png_and_svg(tmp_path, kind):
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    table = Table("p", "Probability", ("only-tvg", "all"), plot=kind)
+    paths = plots.draw(table, lines_of(table, results()), {"only-tvg": 1.0, "all": 0.8}, tmp_path)
+    assert [path.name for path in paths] == ["p.png", "p.svg"]
+    picture = np.asarray(Image.open(paths[0]).convert("RGB"))
+    for colour in plots.COLOURS[: len(table.metrics)]:
+        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        assert (np.abs(picture.astype(int) - wanted).max(axis=2) < 8).sum() > 50, f"{colour} is not in the picture"
+    assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
+
+
+def test_without_matplotlib_the_remedy_is_told(monkeypatch):
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'invert-rl\[plots\]'"):
+        plots.require_matplotlib()
