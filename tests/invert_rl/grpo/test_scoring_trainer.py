@@ -110,10 +110,12 @@ def test_videos_are_kept_from_round_to_round_within_the_budget(make_trainer, tin
 
 
 @pytest.mark.parametrize("adapters", [None, ["q_proj", "qkv"]])
-def test_a_trained_tower_is_never_kept(make_trainer, tiny_qwen2_5, adapters):
+def test_a_trained_tower_is_never_kept(make_trainer, tiny_qwen2_5, caplog, adapters):
     """Full fine-tuning, and adapters on the tower: every pass computes anew, and the tower learns."""
     peft_config = LoraConfig(r=4, target_modules=adapters) if adapters else None
-    trainer = make_trainer(tiny_qwen2_5, num_iterations=2, max_steps=4, peft_config=peft_config)
+    settings = {"num_iterations": 2, "max_steps": 4, "vision_memory_mb": 50}
+    trainer = make_trainer(tiny_qwen2_5, peft_config=peft_config, **settings)
+    assert "vision_memory_mb has no effect" in caplog.text
     start = weights(trainer)
     calls = count_tower_calls(trainer)
     trainer.train()
