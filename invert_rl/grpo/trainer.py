@@ -21,10 +21,13 @@ from trl.models.utils import unwrap_model_for_generation
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
+from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
 from invert_rl.grpo.rollout import generate_completions
+from invert_rl.grpo.sampling import sampling_numbers
 from invert_rl.grpo.scoring_trainer import PROMPTS, ScoringTrainer
 from invert_rl.grpo.vllm_rollout import (
     SamplingAlarm,
@@ -36,8 +39,7 @@ from invert_rl.grpo.vllm_rollout import (
 )
 from invert_rl.models import never_sampled_ids
 from invert_rl.positions import use_trained_positions
-from invert_rl.resume import load_weights
-from invert_rl.schedule import TaskSampler, replacement
+from invert_rl.schedule import Draw, TaskSampler, replacement
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
 from invert_rl.tasks import video_of
 from invert_rl.video.errors import VideoError
@@ -45,14 +47,18 @@ from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
 from rewards.answers import completion_text, extract_answer, parse_span
+from rewards.errors import RewardError
 
 logger = logging.getLogger(__name__)
 
 MAX_REPLACEMENTS = 100
 """Give up when this many rows in a row have no usable video."""
 
+MAX_SCORINGS = 5
+"""Give up when rewards raise in this many generations of one round."""
 
-class InvertGRPOTrainer(ScoringTrainer):
+
+class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
     """GRPO on TVG, VC, AR and VD for Qwen2.5-VL and Qwen3-VL (paper, algorithm 1).
 
     Args:
@@ -66,6 +72,7 @@ class InvertGRPOTrainer(ScoringTrainer):
         quarantine: collects broken videos and refused rows.
     """
 
+    reward_funcs: list[Callable[..., Any]]
     _last_loaded_step: int  # of the weights that TRL last pushed to vLLM
 
     def __init__(
@@ -111,6 +118,7 @@ class InvertGRPOTrainer(ScoringTrainer):
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
         self.set_up_scoring()
+        self._draws: list[Draw] = []
 
     # -- which prompts ------------------------------------------------------------------------------------------
 
@@ -128,20 +136,21 @@ class InvertGRPOTrainer(ScoringTrainer):
             repeats=self.num_iterations * self.args.steps_per_generation,
         )
 
-    def _load_prompts(self, inputs: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[EncodedPrompt]]:
+    def _load_prompts(
+        self, inputs: list[dict[str, Any]], failed: dict[Prompt, VideoError]
+    ) -> tuple[list[dict[str, Any]], list[EncodedPrompt]]:
         """Decode and encode the prompts of a round, putting other rows in the place of those that cannot be used.
 
-        All ranks learn of each other's failures and draw the same replacement, so that a group which is spread over
-        ranks stays one group.
+        ``failed``, the same on all ranks, has those that are known to be such and gets the others. All ranks learn of
+        each other's failures and draw the same replacement, so that a group which is spread over ranks stays one group.
         """
-        encoded: dict[tuple[str, int], EncodedPrompt] = {}
-        failed: dict[tuple[str, int], VideoError] = {}
+        encoded: dict[Prompt, EncodedPrompt] = {}
         upcoming = self.lookahead.after(inputs[0]["draw"].round)
         self.clips.asked = self.clips.waited = 0
         for attempt in range(MAX_REPLACEMENTS):
             refs = [video_of(item["prompt"]) for item in inputs if item["draw"][:2] not in encoded]
             self.clips.want(ref for ref in [*refs, *upcoming] if ref.path not in self.quarantine)
-            broken: dict[tuple[str, int], VideoError] = {}
+            broken: dict[Prompt, VideoError] = {}
             for item in inputs:
                 task, row, *_ = item["draw"]
                 if (task, row) in failed:
@@ -154,7 +163,6 @@ class InvertGRPOTrainer(ScoringTrainer):
             self._wait_for_ranks()
             everywhere = gather_object(list(broken.items()))
             if not everywhere:
-                self._metrics["train"]["data/replaced"].append(float(len(failed)))
                 self._metrics["train"]["data/waited"].append(self.clips.waited / max(1, self.clips.asked))
                 return inputs, [encoded[item["draw"].task, item["draw"].row] for item in inputs]
             for key, trouble in everywhere:
@@ -191,14 +199,36 @@ class InvertGRPOTrainer(ScoringTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.vision.start_round()
-        inputs, prompts = self._load_prompts(inputs)
-        self._prompts = prompts
-        try:
-            output = super()._generate_and_score_completions(inputs)
-        finally:
-            self._prompts = None
-        output[PROMPTS] = prompts
-        return output
+        failed: dict[Prompt, VideoError] = {}
+        for _ in range(MAX_SCORINGS):
+            inputs, prompts = self._load_prompts(inputs, failed)
+            self._prompts = prompts
+            self._draws = [item["draw"] for item in inputs]
+            try:
+                output = super()._generate_and_score_completions(inputs)
+            except RewardsFailed as trouble:
+                failed.update(self._unscored(trouble))
+            else:
+                self._metrics["train"]["data/replaced"].append(float(len(failed)))
+                output[PROMPTS] = prompts
+                return output
+            finally:
+                self._prompts = None
+        raise RewardError(
+            f"rewards raised in {MAX_SCORINGS} generations of one round, last for {next(reversed(failed.values()))}; "
+            "the log has the traceback"
+        )
+
+    def _unscored(self, trouble: RewardsFailed) -> dict[Prompt, VideoError]:
+        """The rows whose reward raised, noted like those whose video cannot be used; forgets what they logged."""
+        self._pending_extra_logs.clear()
+        self._pending_metrics.clear()
+        failed = {}
+        for (task, number), reason in trouble.failures.items():
+            row = self.train_dataset.rows[number]
+            failed[task, number] = VideoError(f"{row.video} (row {row.id}, {task})", reason)
+            self.quarantine.add(failed[task, number])
+        return failed
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict[str, Any]]:
         assert self._prompts is not None and len(self._prompts) == len(prompts)
@@ -234,9 +264,17 @@ class InvertGRPOTrainer(ScoringTrainer):
                 self.generation_config,
                 self._tokenizer.pad_token_id,
                 self.eos_token_ids,
+                self._sampling_numbers(),
             )
         self._wait_for_ranks()
         return completions, None
+
+    def _sampling_numbers(self) -> torch.Tensor | None:
+        """The random numbers of this rank's completions, or None if nothing is sampled."""
+        if not self.generation_config.do_sample:
+            return None
+        first = self.accelerator.process_index * len(self._draws)
+        return sampling_numbers(self.args.seed, self._draws, first, self.num_generations, self.max_completion_length)
 
     # -- rewards and logs -----------------------------------------------------------------------------------------
 
@@ -248,7 +286,7 @@ class InvertGRPOTrainer(ScoringTrainer):
         completion_ids_list: list[list[int]],
     ) -> torch.Tensor:
         with self._part("reward"):
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            rewards = self._rewards_of_all(inputs, prompts, completions, completion_ids_list)
         task = inputs[0]["task"]
         valid = torch.tensor([float(_is_valid(task, completion)) for completion in completions])
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -259,6 +297,24 @@ class InvertGRPOTrainer(ScoringTrainer):
         metrics[f"{task}/valid_answers"].append(
             self.accelerator.gather(valid.to(self.accelerator.device)).mean().item()
         )
+        return rewards
+
+    def _rewards_of_all(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:
+        """TRL's rewards of all ranks; raises `RewardsFailed` on all of them if a reward raised on one."""
+        failures: dict[Prompt, str] = {}
+        drawn = [(item["draw"].task, item["draw"].row) for item in inputs]
+        given = self.reward_funcs
+        self.reward_funcs = [
+            note_failures(reward, name, drawn, failures)
+            for reward, name in zip(given, self.reward_func_names, strict=True)
+        ]
+        try:
+            rewards = super()._calculate_rewards(inputs, *args)
+        finally:
+            self.reward_funcs = given
+        everywhere = dict(gather_object(list(failures.items())))
+        if everywhere:
+            raise RewardsFailed(everywhere)
         return rewards
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -272,14 +328,6 @@ class InvertGRPOTrainer(ScoringTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with deterministic_on_cpu(self.args.device), self.clips:
             return super().train(*args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        target = self.model if model is None else model
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not isinstance(target, PreTrainedModel):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_weights(target, resume_from_checkpoint)
 
 
 def _is_valid(task: str, completion: Any) -> bool:

@@ -14,9 +14,9 @@ from trl import SFTTrainer
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
+from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import PromptEncoder, video_inputs
-from invert_rl.resume import load_weights
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
@@ -98,7 +98,7 @@ class AnswerCollator:
         raise DataError(f"no usable video after {MAX_REPLACEMENTS} replacements; {self.quarantine.summary()}")
 
 
-class InvertSFTTrainer(SFTTrainer):
+class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
     """Supervised fine-tuning on the answers of TVG, VC, AR and VD.
 
     Args:
@@ -152,10 +152,3 @@ class InvertSFTTrainer(SFTTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with deterministic_on_cpu(self.args.device), self.clips:
             return super().train(*args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        target = self.model if model is None else model
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not isinstance(target, PreTrainedModel):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            load_weights(target, resume_from_checkpoint)

@@ -1,35 +1,114 @@
-"""Two ranks, torchrun and gloo: the same task each round, groups over both ranks, the same weights."""
+"""Two ranks, torchrun and gloo: they make the run that one rank makes, and a fault on one of them stops neither."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from invert_rl.schedule import TaskSchedule
+from tests.invert_rl.grpo import two_ranks
+from tests.invert_rl.grpo.torchrun import Rank, distance, read_ranks, run_ranks
+
+GENTLE = {"learning_rate": 1e-6}
+"""Adam turns a gradient that is zero but for rounding, as that of a key bias, into a whole step of this size."""
+PLAIN = {"optim": "sgd", "learning_rate": 0.1}
+LONG = {"max_steps": 12}
+JOBS = {
+    "gentle": {"settings": GENTLE},
+    "plain": {"settings": PLAIN},
+    "video": {"fault": "video", "settings": LONG},
+    "reward": {"fault": "reward", "settings": LONG},
+    "reward_always": {"fault": "reward_always"},
+}
+Runs = Callable[[str], list[Rank]]
 
 
-def test_two_ranks_are_one_run(tiny_qwen2_5, world, rows, tmp_path):
-    script = Path(__file__).with_name("two_ranks.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29533"]
-    result = subprocess.run(
-        [*command, str(script), tiny_qwen2_5, str(world), str(tmp_path)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
-    assert first["digest"] == second["digest"]
-    schedule = TaskSchedule(seed=3, tvg_probability=0.5)
-    assert len(first["rounds"]) == 12
-    for number, (a, b) in enumerate(zip(first["rounds"], second["rounds"], strict=True)):
+@pytest.fixture(scope="module")
+def two(tiny_qwen2_5, world, tmp_path_factory) -> Runs:
+    """What both ranks saw in the job of that name; all jobs run in one launch."""
+    folder: Path = tmp_path_factory.mktemp("two")
+    common = {"checkpoint": tiny_qwen2_5, "world": str(world)}
+    run_ranks(folder, [{**common, "output": str(folder / name), **job} for name, job in JOBS.items()])
+    return lambda name: read_ranks(folder / name)
+
+
+@pytest.fixture(scope="module")
+def one(tiny_qwen2_5, world, tmp_path_factory) -> Callable[[dict], Rank]:
+    """A run of one rank, in this process."""
+
+    def run(settings: dict) -> Rank:
+        folder = tmp_path_factory.mktemp("one")
+        two_ranks.main({"checkpoint": tiny_qwen2_5, "world": str(world), "output": str(folder), "settings": settings})
+        return read_ranks(folder, 1)[0]
+
+    return run
+
+
+@pytest.mark.parametrize("job", ["gentle", "plain"])
+@pytest.mark.parametrize(
+    "batch",
+    [
+        {"per_device_train_batch_size": 4},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+    ],
+    ids=["in one batch", "in two micro-batches"],
+)
+def test_two_ranks_are_the_run_of_one(two, one, job, batch):
+    """The same completions and rewards, bit for bit, and the same weights to 1e-6."""
+    first, second = two(job)
+    alone = one({**JOBS[job]["settings"], **batch})
+    assert len(alone.rounds) == len(first.rounds) == 4
+    for a, b, both in zip(first.rounds, second.rounds, alone.rounds, strict=True):
+        for column in ("ids", "tasks", "completions", "rewards"):
+            assert a[column] + b[column] == both[column]
+    assert len({tuple(ids) for one_round in alone.rounds for ids in one_round["completions"]}) > 8
+    assert distance(first.end, second.end) == 0
+    assert distance(first.end, alone.end) < 1e-6
+    assert distance(alone.start, alone.end) > (1e-3 if job == "plain" else 2e-6)
+
+
+def check_groups(ranks: list[Rank], seed: int = 3) -> None:
+    """Both ranks agree on each round's task, prompt and replacements, and end with the same weights."""
+    first, second = ranks
+    schedule = TaskSchedule(seed=seed, tvg_probability=0.5)
+    assert first.replaced == second.replaced
+    assert first.left_out == second.left_out
+    assert distance(first.end, second.end) == 0
+    scored = [one_round for one_round in first.rounds if one_round["ids"][0] in {r["ids"][0] for r in second.rounds}]
+    for number, (a, b) in enumerate(zip(scored, second.rounds, strict=True)):
         assert set(a["tasks"]) == set(b["tasks"]) == {schedule(number)}
         assert len(set(a["ids"] + b["ids"])) == 1  # one prompt a round, its four completions on both ranks
-    broken = rows[0].video
-    assert first["left_out"] == second["left_out"] == [broken]
-    used = {row_id for one_round in first["rounds"] for row_id in one_round["ids"]}
-    assert not used & {row.id for row in rows if row.video == broken}
+
+
+def test_a_video_that_fails_on_one_rank_is_replaced_on_both(two, rows):
+    ranks = two("video")
+    check_groups(ranks)
+    assert len(ranks[0].rounds) == 12
+    assert ranks[0].left_out == {rows[0].video: "the disk of this rank is broken"}
+    assert sum(ranks[0].replaced) >= 1
+    used = {row_id for one_round in ranks[0].rounds for row_id in one_round["ids"]}
+    assert not used & {row.id for row in rows if row.video == rows[0].video}
+
+
+def test_a_reward_that_raises_on_one_rank_has_the_row_replaced_on_both(two, rows):
+    ranks = two("reward")
+    check_groups(ranks)
+    first, second = ranks
+    broken = {row.id for row in rows if row.video == rows[0].video}
+    assert first.left_out
+    for name, reason in first.left_out.items():
+        assert any(f"(row {row_id}, " in name for row_id in broken)
+        assert reason == "reward spy raised ZeroDivisionError: no verbs here"
+    assert sum(first.replaced) == len(first.left_out)
+    assert len(second.rounds) == 12
+    assert not any(broken & set(one_round["ids"]) for one_round in second.rounds)
+
+
+def test_a_reward_that_always_raises_ends_both_ranks_with_its_name(two):
+    for rank in two("reward_always"):
+        assert rank.error is not None
+        assert "rewards raised in 5 generations of one round" in rank.error
+        assert "reward spy raised ZeroDivisionError: no verbs anywhere" in rank.error
+        assert distance(rank.start, rank.end) == 0

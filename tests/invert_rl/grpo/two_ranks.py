@@ -1,77 +1,147 @@
-"""Run by torchrun in test_ranks.py: a short GRPO run on two CPU ranks that writes down what each rank saw.
+"""Run by torchrun: short GRPO runs on several CPU ranks, one after the other, that write down what each rank saw.
 
-Arguments: checkpoint, world folder, output folder. A video is unreadable on rank 1 alone.
+The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
+the run, ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``fault`` and ``save_model``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+from peft import LoraConfig
 
-from data_prep.rows import read_rows
+from data_prep.rows import Row, read_rows
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_model, load_processor
 from invert_rl.video.errors import VideoError
 from invert_rl.video.store import FrameStore
+from rewards.errors import RewardError
 
-checkpoint, world, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-args = InvertGRPOConfig(
-    output_dir=str(output),
-    per_device_train_batch_size=2,
-    num_generations=4,
-    max_completion_length=5,
-    max_steps=12,
-    tvg_probability=0.5,
-    learning_rate=1e-3,
-    min_pixels=56 * 56,
-    gradient_checkpointing=False,
-    bf16=False,
-    use_cpu=True,
-    report_to="none",
-    save_strategy="no",
-    disable_tqdm=True,
-    seed=3,
-)
-processor = load_processor(checkpoint)
-rows = read_rows(world / "train.jsonl")
+SETTINGS = {
+    "per_device_train_batch_size": 2,
+    "num_generations": 4,
+    "max_completion_length": 5,
+    "max_steps": 4,
+    "tvg_probability": 0.5,
+    "learning_rate": 1e-3,
+    "min_pixels": 56 * 56,
+    "gradient_checkpointing": False,
+    "bf16": False,
+    "use_cpu": True,
+    "report_to": "none",
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "seed": 3,
+}
 
 
-class StoreWithATrouble(FrameStore):
+class TroubledStore(FrameStore):
     """One video cannot be read, on rank 1 only."""
 
+    broken = ""
+
     def clip(self, ref):
-        if args.process_index == 1 and ref.path == rows[0].video:
+        if PartialState().process_index == 1 and ref.path == self.broken:
             raise VideoError(ref.path, "the disk of this rank is broken")
         return super().clip(ref)
 
 
-rounds: list[dict] = []
+def reward(broken: set[str], fault: str | None, rounds: list[dict[str, Any]]) -> Callable[..., list[float]]:
+    """A reward that writes down what it saw, and fails on rank 1 for some rows, or always, if ``fault`` says so."""
+
+    def spy(completions, completion_ids, task, id, **columns):
+        if fault == "reward" and PartialState().process_index == 1 and broken & set(id):
+            raise ZeroDivisionError("no verbs here")
+        if fault == "reward_always":
+            raise ZeroDivisionError("no verbs anywhere")
+        rewards = [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+        rounds.append({"tasks": task, "ids": id, "completions": completion_ids, "rewards": rewards})
+        return rewards
+
+    return spy
 
 
-def spy(completions, completion_ids, task, id, **columns):
-    rounds.append({"tasks": task, "ids": id})
-    return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+}
+"""What ``accelerate launch`` sets for recipes/configs/accelerate/8gpu_fsdp2.yaml, but for the last."""
 
 
-trainer = InvertGRPOTrainer(
-    model=load_model(checkpoint),
-    rows=rows,
-    reward_funcs=[spy],
-    args=args,
-    processing_class=processor,
-    store=StoreWithATrouble(world / "videos", args.frame_settings(processor.video_processor.patch_size)),
-)
-trainer.train()
-weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
-digest = hashlib.sha256()
-for name in sorted(weights):
-    digest.update(weights[name].to(torch.float64).numpy().tobytes())
-output.mkdir(parents=True, exist_ok=True)
-(output / f"rank{args.process_index}.json").write_text(
-    json.dumps({"rounds": rounds, "digest": digest.hexdigest(), "left_out": list(trainer.quarantine.videos)})
-)
+def pretend_gpus() -> None:
+    """Let accelerate take FSDP on CPU ranks, which it otherwise refuses; all else is what it does on GPUs."""
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def full_weights(trainer: InvertGRPOTrainer) -> dict[str, torch.Tensor]:
+    """The whole weights of a model that may be sharded; a collective call."""
+    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    return {
+        name: value.full_tensor() if isinstance(value, torch.distributed.tensor.DTensor) else value
+        for name, value in weights.items()
+    }
+
+
+def main(job: dict[str, Any]) -> None:
+    """One run; each rank leaves ``rank<n>.json`` and ``weights<n>.pt`` in the output folder."""
+    if job.get("fsdp"):
+        os.environ.update(FSDP2)
+    output, fault = Path(job["output"]), job.get("fault")
+    args = InvertGRPOConfig(output_dir=str(output), **{**SETTINGS, **job.get("settings", {})})
+    if job.get("fsdp"):
+        pretend_gpus()
+    processor = load_processor(job["checkpoint"])
+    rows: list[Row] = read_rows(Path(job["world"]) / "train.jsonl")
+    store_class = TroubledStore if fault == "video" else FrameStore
+    store = store_class(Path(job["world"]) / "videos", args.frame_settings(processor.video_processor.patch_size))
+    TroubledStore.broken = rows[0].video
+    rounds: list[dict[str, Any]] = []
+    trainer = InvertGRPOTrainer(
+        model=load_model(job["checkpoint"]),
+        rows=rows,
+        reward_funcs=[reward({row.id for row in rows if row.video == rows[0].video}, fault, rounds)],
+        args=args,
+        processing_class=processor,
+        store=store,
+        peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if job.get("lora") else None,
+    )
+    start = full_weights(trainer)
+    error = None
+    try:
+        trainer.train(resume_from_checkpoint=job.get("resume"))
+    except RewardError as stop:  # the one error that a job here is meant to end with
+        error = str(stop)
+    end = full_weights(trainer)
+    if job.get("save_model"):
+        trainer.save_model(str(output / "model"))
+    output.mkdir(parents=True, exist_ok=True)
+    torch.save({"start": start, "end": end}, output / f"weights{args.process_index}.pt")
+    seen = {
+        "error": error,
+        "rounds": rounds,
+        "left_out": trainer.quarantine.videos,
+        "replaced": [log["data/replaced"] for log in trainer.state.log_history if "data/replaced" in log],
+        "wrapped": type(trainer.model_wrapped).__name__,
+    }
+    (output / f"rank{args.process_index}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    jobs = json.loads(Path(sys.argv[1]).read_text())
+    for one_job in jobs:
+        main(one_job)
+    PartialState().destroy_process_group()
