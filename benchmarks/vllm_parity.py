@@ -1,12 +1,13 @@
 """Do a real vLLM engine and the trainer give the same log-probabilities for the same video?
 
     make vllm-lab                     # once: an environment with vLLM for CPUs, .venv-vllm
-    .venv-vllm/bin/python benchmarks/vllm_parity.py [--json]
+    .venv-vllm/bin/python benchmarks/vllm_parity.py [--server] [--json]
 
 For a tiny Qwen2.5-VL and a tiny Qwen3-VL with random weights, large enough to feel a wrong position, it samples
 completions with vLLM as the trainer does, at several frame rates, scores them with the trainer's own scoring forward,
 and reports the largest difference of a token's log-probability. Then it trains for a few steps on vLLM's rollouts and
-reports that difference with the weights of the step before and with the pushed ones. docs/vllm.md explains the numbers.
+reports that difference with the weights of the step before and with the pushed ones. With --server the engine is a
+vLLM server in a process of its own, asked by HTTP. docs/vllm.md explains the numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +43,11 @@ COMPLETIONS = 4
 LENGTH = 12
 STEPS = 3
 PIXELS = 64 * 64
+LONGEST = 2048
+"""Tokens of a prompt and its completion together at most."""
+PORT = 8766
+START = 900
+"""Seconds that a server may take to start."""
 LAB = Path(__file__).resolve().parent / "vllm_lab"
 ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(LAB), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -46,6 +56,8 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "HF_HUB_OFFLINE": "1",
+    "VLLM_SERVER_DEV_MODE": "1",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3000",
 }
 """Settings of the process with the engine: one thread, 1 GiB of cache, no network."""
 
@@ -74,22 +86,56 @@ def even_tokens(completion_ids: list[list[int]], **columns: Any) -> list[float]:
     return [sum(token % 2 == 0 for token in ids) / len(ids) for ids in completion_ids]
 
 
-def build_trainer(checkpoint: str, world: Path, run: Path) -> InvertGRPOTrainer:
-    """The GRPO trainer on a toy world, its vLLM engine in this process."""
+@contextmanager
+def serve(checkpoint: str) -> Iterator[str]:
+    """A vLLM server of the checkpoint, as docs/vllm.md says to start it but for a CPU; gives its address."""
+    options = {
+        "model": checkpoint,
+        "host": "127.0.0.1",
+        "port": str(PORT),
+        "dtype": "float32",
+        "logprobs-mode": "processed_logprobs",
+        "max-model-len": str(LONGEST),
+        "worker-extension-cls": "cpu_worker.TakesWeights",
+    }
+    # vllm-cpu lacks the metadata that the command `vllm serve` reads its version from; this is what it runs.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", "--enable-scale-out"]
+    command += [part for name, value in options.items() for part in (f"--{name}", value)]
+    url = f"http://127.0.0.1:{PORT}"
+    server = subprocess.Popen(command, stdout=sys.stderr)
+    try:
+        for _ in range(START):
+            try:
+                urllib.request.urlopen(f"{url}/health")
+                break
+            except urllib.error.URLError:
+                if server.poll() is not None:
+                    raise RuntimeError(f"the server ended with {server.returncode}; see its messages above") from None
+                time.sleep(1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def build_trainer(checkpoint: str, world: Path, run: Path, url: str | None = None) -> InvertGRPOTrainer:
+    """The GRPO trainer on a toy world, its vLLM engine in this process or at ``url``."""
     from data_prep.rows import read_rows
-    from invert_rl.grpo import vllm_rollout
+    from invert_rl.grpo import vllm_rollout, vllm_server
     from invert_rl.grpo.config import InvertGRPOConfig
     from invert_rl.grpo.trainer import InvertGRPOTrainer
     from invert_rl.models import load_model, load_processor
     from invert_rl.video.store import FrameStore
 
     vllm_rollout.ENGINE_ARGUMENTS["enforce_eager"] = True  # compiling would take longer than all the rest
+    vllm_server.RELOAD = "reload_and_pack"
     args = InvertGRPOConfig(
         output_dir=str(run),
         use_vllm=True,
-        vllm_mode="colocate",
+        vllm_mode="server" if url else "colocate",
+        vllm_server_base_url=url,
         vllm_gpu_memory_utilization=0.1,
-        vllm_max_model_length=2048,
+        vllm_max_model_length=LONGEST,
         per_device_train_batch_size=COMPLETIONS,
         num_generations=COMPLETIONS,
         max_completion_length=LENGTH,
@@ -116,7 +162,8 @@ def build_trainer(checkpoint: str, world: Path, run: Path) -> InvertGRPOTrainer:
         processing_class=processor,
         store=FrameStore(world / "videos", args.frame_settings(processor.video_processor.patch_size)),
     )
-    trainer.vllm_generation.sync_weights = lambda: load_into_cpu_engine(trainer)
+    if url is None:
+        trainer.vllm_generation.sync_weights = lambda: load_into_cpu_engine(trainer)
     return trainer
 
 
@@ -190,16 +237,16 @@ def differences(trainer: InvertGRPOTrainer, prompts: list[EncodedPrompt]) -> dic
     }
 
 
-def measure(kind: str, folder: Path) -> dict[str, Any]:
-    """All numbers of one kind of model."""
+def measure(checkpoint: str, kind: str, folder: Path, url: str | None = None) -> dict[str, Any]:
+    """All numbers of one kind of model, of an engine in this process or at ``url``."""
     from invert_rl.grpo.rollout import vision_language_model
     from invert_rl.grpo.vllm_rollout import push_weights
     from invert_rl.toy.make import make_world
 
     world = folder / "world"
     make_world(world, seed=7, n_train=4, n_validation=0, n_test=0)
-    trainer = build_trainer(save_model(folder, kind), world, folder / "run")
-    result: dict[str, Any] = {"kind": kind}
+    trainer = build_trainer(checkpoint, world, folder / "run", url)
+    result: dict[str, Any] = {"kind": kind, "engine": "server" if url else "colocate"}
     prompts = {fps: encode(trainer, world, fps) for fps in FPS}
     result["by_fps"] = {fps: differences(trainer, prompts[fps]) for fps in FPS}
     if kind == "qwen2_5_vl":
@@ -248,12 +295,15 @@ def print_table(results: list[dict[str, Any]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--server", action="store_true", help="ask a vLLM server by HTTP")
     parser.add_argument("--kind", choices=KINDS, nargs="*", default=KINDS, help="which models (default: both)")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)  # the process with the engine writes here
     options = parser.parse_args()
     if options.write is not None:
         with tempfile.TemporaryDirectory() as folder:
-            options.write.write_text(json.dumps(measure(options.kind[0], Path(folder))))
+            kind, checkpoint = options.kind[0], save_model(Path(folder), options.kind[0])
+            with serve(checkpoint) if options.server else nullcontext() as url:
+                options.write.write_text(json.dumps(measure(checkpoint, kind, Path(folder), url)))
         return 0
     started = time.perf_counter()
     results = []
@@ -261,6 +311,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "result.json"
             command = [sys.executable, __file__, "--kind", kind, "--write", str(file)]
+            command += ["--server"] if options.server else []
             subprocess.run(command, env={**os.environ, **ENVIRONMENT}, stdout=sys.stderr, check=True)
             results.append(json.loads(file.read_text()))
     largest = worst(results)

@@ -31,6 +31,9 @@ COMMAND = (
 )
 """How the server is to be started."""
 
+RELOAD = "reload_weights"
+"""The method of vLLM's workers that reads weights from a folder."""
+
 CACHES = ("mm", "encoder")
 """What the server remembers of videos; vision features of old weights are among it."""
 
@@ -99,7 +102,7 @@ class VideoClient(VLLMClient):
     def update_named_params(
         self, metadata: list[tuple[str, str, list[int]]], named_params: Iterator[tuple[str, torch.Tensor]]
     ) -> None:
-        """Give the server all weights: by NCCL, or by its ``reload_weights`` of a folder where there is no GPU."""
+        """Give the server all weights: by NCCL, or by its `RELOAD` of a folder where there is no GPU."""
         if self.weights_folder is None:
             super().update_named_params(metadata, named_params)
             return
@@ -108,7 +111,7 @@ class VideoClient(VLLMClient):
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in named_params
         }
         save_file(weights, self._folder() / "model.safetensors")
-        self._call("collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(self._folder())}})
+        self._call("collective_rpc", {"method": RELOAD, "kwargs": {"weights_path": str(self._folder())}})
 
     def reset_prefix_cache(self) -> None:
         """Have the server forget prefixes and videos, which it remembers as the old weights saw them.
