@@ -1,0 +1,88 @@
+"""The single-file layout of weakly supervised localization: THUMOS14 I3D features with annotations beside them.
+
+``Thumos14reduced-I3D-JOINTFeatures.npy`` is an array of Python objects, that is a pickle: whoever wrote the file can
+run any code on reading, so reading must be asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.errors import DataError
+from invert_rl.tal.features import check_array
+from invert_rl.tal.grid import Grid
+
+FEATURES = "Thumos14reduced-I3D-JOINTFeatures.npy"
+ANNOTATIONS = "Thumos14reduced-Annotations"
+GRID = Grid(25.0, 16.0, 16.0, offset=0.0)
+"""25 frames a second, clips of 16 frames end to end; row = seconds * 25 / 16."""
+
+
+@dataclass(frozen=True)
+class JointVideo:
+    """One video of the file."""
+
+    video: str
+    subset: str
+    duration: float
+    """Seconds."""
+    features: np.ndarray
+    """``(T, 2048)`` float32: RGB, then flow."""
+    labels: tuple[str, ...]
+    """Classes of the video, without times."""
+    segments: tuple[tuple[float, float, str], ...]
+    """``(start, end, class)`` in seconds, for evaluation only."""
+
+
+def read_joint_features(folder: str | Path, allow_pickle: bool = False, width: int | None = None) -> list[JointVideo]:
+    """Videos of a folder with `FEATURES` and `ANNOTATIONS`, in the order of the file.
+
+    ``allow_pickle`` must be True: reading runs what the file says. ``width`` is D (None: any). Raises `DataError`
+    where it is not, for missing files, and where the arrays do not have one entry per video.
+    """
+    folder = Path(folder)
+    if not allow_pickle:
+        raise DataError(
+            f"{folder / FEATURES}: the file is a pickle, which can run any code when it is read; pass "
+            "allow_pickle=True if you trust where it is from"
+        )
+    features = _load(folder / FEATURES)
+    notes = folder / ANNOTATIONS
+    names, subsets, durations, labels, segment_labels, segments = (
+        _load(notes / f"{name}.npy", len(features))
+        for name in ("videoname", "subset", "duration", "labels_all", "labels", "segments")
+    )
+    videos = []
+    for index, rows in enumerate(features):
+        where = f"{folder / FEATURES}: entry {index} ({_text(names[index])})"
+        times, classes = list(segments[index]), list(segment_labels[index])
+        if len(times) != len(classes):
+            raise DataError(f"{where}: {len(times)} segments but {len(classes)} labels")
+        videos.append(
+            JointVideo(
+                _text(names[index]),
+                _text(subsets[index]),
+                float(np.ravel(durations[index])[0]),
+                check_array(np.asarray(rows), width, where),
+                tuple(_text(label) for label in np.ravel(labels[index])),
+                tuple((float(s), float(e), _text(label)) for (s, e), label in zip(times, classes, strict=True)),
+            )
+        )
+    return videos
+
+
+def _load(path: Path, length: int | None = None) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; the folder must hold {FEATURES} and {ANNOTATIONS}")
+    array = np.load(path, allow_pickle=True, encoding="bytes")
+    if length is not None and len(array) != length:
+        raise DataError(f"{path}: {len(array)} entries for {length} videos of features")
+    return array
+
+
+def _text(value: object) -> str:
+    value = value.item() if isinstance(value, np.generic) else value
+    return value.decode() if isinstance(value, bytes) else str(value)
