@@ -7,6 +7,7 @@ go into the rows' ``meta``, where ``difficulty_range`` of the GRPO recipe finds 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +34,8 @@ from invert_rl.video.store import FrameStore
 from rewards.iou import iou_reward
 from rewards.pipelines import VerbPipeline
 from rewards.verbs import ar_reward, vc_reward, vd_reward
+
+logger = logging.getLogger(__name__)
 
 Job = tuple[Task, Row]
 Sample = Callable[[Sequence[Job]], list[list[float]]]
@@ -94,8 +97,8 @@ class Rater:
             try:
                 prompts.append(self.encoder(chat, self.store.clip(video_of(chat))))
                 places.append(place)
-            except VideoError:
-                continue  # no rewards: counted and named by the caller
+            except VideoError as error:
+                logger.warning("row %s: %s", row.id, error)  # and it has no rewards
         rewards: list[list[float]] = [[] for _ in jobs]
         if not prompts:
             return rewards
