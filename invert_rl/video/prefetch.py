@@ -7,6 +7,7 @@ import functools
 import logging
 import threading
 from collections.abc import Iterable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class Prefetcher:
 
     Args:
         store: what decodes; each worker gets a copy that keeps nothing in memory.
-        workers: how many processes; 0 decodes in this process when asked.
+        workers: how many processes; 0 decodes in this process when asked, in a thread that is left behind if it hangs.
         limit: seconds per clip; default: twice the store's timeout (a part may need the whole and itself) and a minute.
     """
 
@@ -69,9 +70,11 @@ class Prefetcher:
         """The frames of ``ref``, waiting for them if need be; raises `VideoError` as `FrameStore.clip` does."""
         self.asked += 1
         remembered = self._remembered(ref)
-        if remembered or not self.workers:
-            self.waited += not remembered
+        if remembered:
             return self.store.clip(ref)
+        if not self.workers:
+            self.waited += 1
+            return self._watched(ref)
         with self._changed:
             self.waited += ref not in self._ready
             self._start()
@@ -90,6 +93,25 @@ class Prefetcher:
             raise outcome
         self.store.remember(ref, outcome)
         return outcome
+
+    def _watched(self, ref: VideoRef) -> Clip:
+        """Decode in a thread of this process, which is left behind where it hangs."""
+        outcome: SimpleQueue[Clip | Exception] = SimpleQueue()
+
+        def decode_here() -> None:
+            try:
+                outcome.put(self.store.clip(ref))
+            except Exception as error:  # raised where the clip is asked for
+                outcome.put(error)
+
+        threading.Thread(target=decode_here, name="decode", daemon=True).start()
+        try:
+            found = outcome.get(timeout=self.limit)
+        except Empty:
+            raise VideoError(ref.path, f"decoding: not finished after the limit of {self.limit:g} s") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def close(self) -> None:
         """End the workers; they start again when something is wanted."""

@@ -19,6 +19,8 @@ JOBS = {
     "gentle": {"settings": GENTLE},
     "plain": {"settings": PLAIN},
     "video": {"fault": "video", "settings": LONG},
+    "hang": {"fault": "hang", "limit": 10.0, "settings": {**LONG, "dataloader_num_workers": 1}},
+    "killed": {"fault": "killed", "settings": {**LONG, "dataloader_num_workers": 1}},
     "reward": {"fault": "reward", "settings": LONG},
     "reward_always": {"fault": "reward_always"},
 }
@@ -82,11 +84,19 @@ def check_groups(ranks: list[Rank], seed: int = 3) -> None:
         assert len(set(a["ids"] + b["ids"])) == 1  # one prompt a round, its four completions on both ranks
 
 
-def test_a_video_that_fails_on_one_rank_is_replaced_on_both(two, rows):
-    ranks = two("video")
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ("video", "the disk of this rank is broken"),
+        ("hang", "decoding: stopped after the limit of 10 s"),
+        ("killed", "decoding: the process died with exit code -9"),
+    ],
+)
+def test_a_video_that_fails_on_one_rank_is_replaced_on_both(two, rows, job, reason):
+    ranks = two(job)
     check_groups(ranks)
     assert len(ranks[0].rounds) == 12
-    assert ranks[0].left_out == {rows[0].video: "the disk of this rank is broken"}
+    assert ranks[0].left_out == {rows[0].video: reason}
     assert sum(ranks[0].replaced) >= 1
     used = {row_id for one_round in ranks[0].rounds for row_id in one_round["ids"]}
     assert not used & {row.id for row in rows if row.video == rows[0].video}

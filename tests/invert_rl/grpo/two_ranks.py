@@ -1,7 +1,7 @@
 """Run by torchrun: short GRPO runs on several CPU ranks, one after the other, that write down what each rank saw.
 
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
-the run, ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``fault`` and ``save_model``.
+the run, ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault`` and ``limit`` (seconds a clip).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from data_prep.rows import Row, read_rows
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_model, load_processor
-from invert_rl.video.errors import VideoError
-from invert_rl.video.store import FrameStore
 from rewards.errors import RewardError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # torchrun runs this file, not the package
+from tests.invert_rl.grpo.faulty_store import FaultyStore
 
 SETTINGS = {
     "per_device_train_batch_size": 2,
@@ -43,17 +44,6 @@ SETTINGS = {
     "disable_tqdm": True,
     "seed": 3,
 }
-
-
-class TroubledStore(FrameStore):
-    """One video cannot be read, on rank 1 only."""
-
-    broken = ""
-
-    def clip(self, ref):
-        if PartialState().process_index == 1 and ref.path == self.broken:
-            raise VideoError(ref.path, "the disk of this rank is broken")
-        return super().clip(ref)
 
 
 def reward(broken: set[str], fault: str | None, rounds: list[dict[str, Any]]) -> Callable[..., list[float]]:
@@ -91,7 +81,7 @@ def full_weights(trainer: InvertGRPOTrainer) -> dict[str, torch.Tensor]:
     """The whole weights of a model that may be sharded; a collective call."""
     weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     return {
-        name: value.full_tensor() if isinstance(value, torch.distributed.tensor.DTensor) else value
+        name: (value.full_tensor() if isinstance(value, torch.distributed.tensor.DTensor) else value).clone()
         for name, value in weights.items()
     }
 
@@ -106,9 +96,8 @@ def main(job: dict[str, Any]) -> None:
         pretend_gpus()
     processor = load_processor(job["checkpoint"])
     rows: list[Row] = read_rows(Path(job["world"]) / "train.jsonl")
-    store_class = TroubledStore if fault == "video" else FrameStore
-    store = store_class(Path(job["world"]) / "videos", args.frame_settings(processor.video_processor.patch_size))
-    TroubledStore.broken = rows[0].video
+    store = FaultyStore(Path(job["world"]) / "videos", args.frame_settings(processor.video_processor.patch_size))
+    store.broken, store.fault = rows[0].video, fault if args.process_index == 1 else None
     rounds: list[dict[str, Any]] = []
     trainer = InvertGRPOTrainer(
         model=load_model(job["checkpoint"]),
@@ -119,6 +108,7 @@ def main(job: dict[str, Any]) -> None:
         store=store,
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if job.get("lora") else None,
     )
+    trainer.clips.limit = job.get("limit", trainer.clips.limit)
     start = full_weights(trainer)
     error = None
     try:
