@@ -67,6 +67,8 @@ def probe(folder: str | os.PathLike[str], video: str) -> VideoRecord:
         return VideoRecord(video, UNREADABLE, f"{path}: {error.strerror}")
     if not stat.S_ISREG(info.st_mode):
         return VideoRecord(video, NOT_A_FILE, f"{path} is {_kind_of(info.st_mode)}, not a regular file")
+    if not path.resolve().is_relative_to(Path(folder).resolve()):
+        return VideoRecord(video, UNREADABLE, "a symbolic link leads out of the video folder; copy the file into it")
     facts: dict[str, Any] = {}
     if info.st_size == 0:
         status, reason = EMPTY, "the file has 0 bytes"
@@ -86,7 +88,7 @@ def _decode(path: Path) -> tuple[str, str, dict[str, Any]]:
     except (FFmpegError, OSError, ValueError) as error:
         return UNREADABLE, f"cannot be opened as a video ({_message(error)})", {}
     with container:
-        stream = container.streams.best("video")  # the one that training decodes: not a cover picture
+        stream: Any = container.streams.best("video")  # the one that training decodes: not a cover picture
         if stream is None:
             return NO_VIDEO, "the file has no video stream", {}
         if stream.codec_context is None:

@@ -111,6 +111,9 @@ class RowBuilder:
         if not collapsed:
             self.ledger.reject(entry, "the query is empty")
             return None
+        if not any(map(str.isalnum, collapsed)):
+            self.ledger.reject(entry, "the query holds no word", repr(query))
+            return None
         if any(map(is_surrogate, collapsed)):
             self.ledger.reject(entry, "the query holds half of a character (a lone surrogate)", ascii(query))
             return None

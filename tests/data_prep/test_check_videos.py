@@ -62,6 +62,9 @@ def folder(tmp_path: Path) -> Path:
     (folder / "device.mp4").symlink_to("/dev/zero")
     (folder / "broken_link.mp4").symlink_to("nowhere")
     (folder / "loop.mp4").symlink_to("loop.mp4")
+    write_video(tmp_path / "outside.mp4")
+    (folder / "link_out.mp4").symlink_to("../outside.mp4")
+    (folder / "link.mp4").symlink_to("good.mp4")
     return folder
 
 
@@ -78,6 +81,8 @@ EXPECTED = {
     "broken_link.mp4": "missing",
     "absent.mp4": "missing",
     "loop.mp4": "unreadable",
+    "link_out.mp4": "unreadable",  # training refuses it, too
+    "link.mp4": "ok",
 }
 
 
@@ -176,7 +181,7 @@ def test_a_cover_picture_before_the_film_is_not_the_film(tmp_path: Path) -> None
 def test_check_reports_all_and_fails(check) -> None:
     code, summary, _ = check(rows_for(list(EXPECTED)))
     assert code == 1
-    assert (summary["videos"], summary["ok"]) == (len(EXPECTED), 2)
+    assert (summary["videos"], summary["ok"]) == (len(EXPECTED), 3)
     found = {entry["video"]: status for status, entries in summary["broken"].items() for entry in entries}
     assert found == {name: status for name, status in EXPECTED.items() if status != "ok"}
     manifest = read_manifest(summary["manifest"])

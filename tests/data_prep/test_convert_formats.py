@@ -75,6 +75,7 @@ def test_every_bad_line_is_rejected_with_its_reason(tmp_path: Path, convert) -> 
         "AAAAA one 5##not a number": "a window is not [start, end] in seconds",
         "CCCCC 1 2##unknown video": "no duration is known for the video",
         "AAAAA 1 2##  ": "the query is empty",
+        "AAAAA 1 2## . ": "the query holds no word",
         "AAAAA 1 2## two ## marks": "the line has more than one '##'",
         "AAAAA 1 2 no marks": "the line is not 'VIDEO START END##query'",
     }

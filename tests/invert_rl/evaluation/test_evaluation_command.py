@@ -57,6 +57,19 @@ def test_model_then_predictions_give_the_same(
     assert "holds answers of another evaluation, its prompt was" in capsys.readouterr().err
 
 
+def test_workers_that_decode_ahead_change_no_answer(
+    world: Path, data: Path, tiny_qwen2_5: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--model", tiny_qwen2_5, "--data", data, "--videos", world / "videos", "--tasks", "tvg", "ar", *FRAMES]
+    answers = []
+    for workers in ("0", "2"):
+        output = tmp_path / f"p{workers}.jsonl"
+        evaluate(capsys, *arguments, "--batch-size", "1", "--output", output, "--decode-workers", workers)
+        answers.append(output.read_text())
+    assert answers[0] == answers[1]
+    assert answers[0].count("missing_video") == 2
+
+
 def test_manifest_says_which_videos_are_not_tried(
     world: Path, data: Path, tiny_qwen2_5: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
