@@ -88,7 +88,7 @@ class Prefetcher:
             self._changed.notify_all()  # there is room for another
         if isinstance(outcome, WorkerStartError):
             logger.warning("%s; decoding in the main process", outcome)
-            return self.store.clip(ref)
+            return self._watched(ref)
         if isinstance(outcome, Exception):
             raise outcome
         self.store.remember(ref, outcome)

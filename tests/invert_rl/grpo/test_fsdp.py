@@ -13,6 +13,8 @@ from invert_rl.resume import latest_checkpoint, why_incomplete
 from tests.invert_rl.grpo import two_ranks
 from tests.invert_rl.grpo.torchrun import Rank, distance, read_ranks, run_ranks
 
+pytestmark = pytest.mark.slow
+
 SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "max_completion_length": 12}
 SAVING |= {"generation_kwargs": {"exponential_decay_length_penalty": [2, 4.0]}}  # the end comes early, now and then
 

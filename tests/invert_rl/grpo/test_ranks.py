@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.rows import Row
 from invert_rl.schedule import TaskSchedule
 from tests.invert_rl.grpo import two_ranks
 from tests.invert_rl.grpo.torchrun import Rank, distance, read_ranks, run_ranks
@@ -19,21 +20,32 @@ JOBS = {
     "gentle": {"settings": GENTLE},
     "plain": {"settings": PLAIN},
     "video": {"fault": "video", "settings": LONG},
-    "hang": {"fault": "hang", "limit": 10.0, "settings": {**LONG, "dataloader_num_workers": 1}},
-    "killed": {"fault": "killed", "settings": {**LONG, "dataloader_num_workers": 1}},
     "reward": {"fault": "reward", "settings": LONG},
     "reward_always": {"fault": "reward_always"},
+}
+SLOW_JOBS = {
+    "hang": {"fault": "hang", "limit": 10.0, "settings": {**LONG, "dataloader_num_workers": 1}},
+    "killed": {"fault": "killed", "settings": {**LONG, "dataloader_num_workers": 1}},
 }
 Runs = Callable[[str], list[Rank]]
 
 
+def launch(folder: Path, jobs: dict[str, dict], **common: str) -> Runs:
+    """Run all jobs in one launch; the result gives what both ranks saw in the job of that name."""
+    run_ranks(folder, [{**common, "output": str(folder / name), **job} for name, job in jobs.items()])
+    return lambda name: read_ranks(folder / name)
+
+
 @pytest.fixture(scope="module")
 def two(tiny_qwen2_5, world, tmp_path_factory) -> Runs:
-    """What both ranks saw in the job of that name; all jobs run in one launch."""
-    folder: Path = tmp_path_factory.mktemp("two")
-    common = {"checkpoint": tiny_qwen2_5, "world": str(world)}
-    run_ranks(folder, [{**common, "output": str(folder / name), **job} for name, job in JOBS.items()])
-    return lambda name: read_ranks(folder / name)
+    """The runs of `JOBS`."""
+    return launch(tmp_path_factory.mktemp("two"), JOBS, checkpoint=tiny_qwen2_5, world=str(world))
+
+
+@pytest.fixture(scope="module")
+def two_with_workers(tiny_qwen2_5, world, tmp_path_factory) -> Runs:
+    """The runs of `SLOW_JOBS`, which start worker processes."""
+    return launch(tmp_path_factory.mktemp("two_with_workers"), SLOW_JOBS, checkpoint=tiny_qwen2_5, world=str(world))
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +96,30 @@ def check_groups(ranks: list[Rank], seed: int = 3) -> None:
         assert len(set(a["ids"] + b["ids"])) == 1  # one prompt a round, its four completions on both ranks
 
 
-@pytest.mark.parametrize(
-    ("job", "reason"),
-    [
-        ("video", "the disk of this rank is broken"),
-        ("hang", "decoding: stopped after the limit of 10 s"),
-        ("killed", "decoding: the process died with exit code -9"),
-    ],
-)
-def test_a_video_that_fails_on_one_rank_is_replaced_on_both(two, rows, job, reason):
-    ranks = two(job)
+def check_video_replaced(ranks: list[Rank], rows: list[Row], reason: str) -> None:
+    """The video of the first row is left out by both ranks, for a reason that only the second saw."""
     check_groups(ranks)
     assert len(ranks[0].rounds) == 12
     assert ranks[0].left_out == {rows[0].video: reason}
     assert sum(ranks[0].replaced) >= 1
     used = {row_id for one_round in ranks[0].rounds for row_id in one_round["ids"]}
     assert not used & {row.id for row in rows if row.video == rows[0].video}
+
+
+def test_a_video_that_fails_on_one_rank_is_replaced_on_both(two, rows):
+    check_video_replaced(two("video"), rows, "the disk of this rank is broken")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [
+        ("hang", "decoding: stopped after the limit of 10 s"),
+        ("killed", "decoding: the process died with exit code -9"),
+    ],
+)
+def test_a_decoder_that_hangs_or_is_killed_on_one_rank_stops_neither(two_with_workers, rows, job, reason):
+    check_video_replaced(two_with_workers(job), rows, reason)
 
 
 def test_a_reward_that_raises_on_one_rank_has_the_row_replaced_on_both(two, rows):
