@@ -129,17 +129,17 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
 
 
 def check_array(array: np.ndarray, width: int | None, where: str, transposed: bool = False) -> np.ndarray:
-    """``array`` as ``(T, D)`` float32; raises `DataError` for another shape and for values that are not finite."""
+    """A copy of ``array`` as ``(T, D)`` float32; raises `DataError` for another shape and for values that are not finite."""
     if array.ndim != 2 or not array.size:
         raise DataError(f"{where}: expected an array of rows (T, D), found shape {array.shape}")
-    rows = np.asarray(array.T if transposed else array, dtype=np.float32)
+    rows = np.array(array.T if transposed else array, dtype=np.float32, order="C")
     if width is not None and rows.shape[1] != width:
         turned = "; it looks transposed, pass transposed" if rows.shape[0] == width else ""
         raise DataError(f"{where}: expected {width} channels, found shape {array.shape}{turned}")
     if not np.isfinite(rows).all():
         row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise DataError(f"{where}: row {row} has values that are not finite; extract the features again")
-    return np.ascontiguousarray(rows)
+    return rows
 
 
 def _read_hdf5(path: Path, name: str) -> np.ndarray:
