@@ -53,6 +53,12 @@ class WholeCheckpoints(Trainer):
         if self.accelerator.is_local_main_process and draft.is_dir():  # a node with a disk of its own
             publish(draft, run / name)
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:  # resumed from the last checkpoint: `Trainer` would make one step too many before it looks
+            self.control.should_training_stop = True
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model, also where FSDP shards it and its checkpoints hold shards only."""
         if self.is_fsdp_enabled and not _internal_call:

@@ -31,9 +31,9 @@ def writing(run: Path) -> bool:
 
 
 def some_time_after(name: str, seed: int) -> Moment:
-    """Up to a second and a half after a file or folder of the run is there."""
+    """Up to a quarter of a second after a file or folder of the run is there."""
     first: list[float] = []
-    delay = random.Random(seed).uniform(0, 1.5)
+    delay = random.Random(seed).uniform(0, 0.25)
 
     def reached(run: Path) -> bool:
         if not first and (run / name).exists():

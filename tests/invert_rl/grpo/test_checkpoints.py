@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from data_prep.errors import DataError
 from invert_rl.checkpoints import DRAFTS, discard, publish, rotate
@@ -74,6 +75,18 @@ def test_no_checkpoint_at_all_is_a_fresh_start_with_a_message(tmp_path, caplog):
         assert resume_point(str(tmp_path), "latest") is None
     assert "checkpoint-3: trainer_state.json is missing" in caplog.text
     assert "starting from the beginning" in caplog.text
+
+
+def test_resuming_from_the_last_checkpoint_makes_no_further_step(make_trainer, tiny_qwen2_5, tmp_path):
+    settings = {**SAVING, "lr_scheduler_type": "constant"}  # a linear one has come to zero and hides a step too many
+    straight = make_trainer(tiny_qwen2_5, str(tmp_path / "run"), **settings)
+    straight.train()
+    resumed = make_trainer(tiny_qwen2_5, str(tmp_path / "again"), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    assert resumed.state.global_step == 2
+    assert not (tmp_path / "again" / "checkpoint-3").exists()
+    for a, b in zip(straight.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("method", ["_save_optimizer_and_scheduler", "_save_rng_state", "_save"])

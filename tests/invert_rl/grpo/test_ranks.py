@@ -24,7 +24,7 @@ JOBS = {
     "reward_always": {"fault": "reward_always"},
 }
 SLOW_JOBS = {
-    "hang": {"fault": "hang", "limit": 10.0, "settings": {**LONG, "dataloader_num_workers": 1}},
+    "hang": {"fault": "hang", "limit": 60.0, "settings": {**LONG, "dataloader_num_workers": 1}},
     "killed": {"fault": "killed", "settings": {**LONG, "dataloader_num_workers": 1}},
 }
 Runs = Callable[[str], list[Rank]]
@@ -114,7 +114,7 @@ def test_a_video_that_fails_on_one_rank_is_replaced_on_both(two, rows):
 @pytest.mark.parametrize(
     ("job", "reason"),
     [
-        ("hang", "decoding: stopped after the limit of 10 s"),
+        ("hang", "decoding: stopped after the limit of 60 s"),
         ("killed", "decoding: the process died with exit code -9"),
     ],
 )
