@@ -173,7 +173,12 @@ def save_checkpoint(
     """
     directory = Path(directory)
     state = {name: tensor.detach().to(dtype) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(directory, state_dict=state)
+    used_cache = getattr(model.config, "use_cache", True)
+    model.config.use_cache = True  # trainers switch it off; whoever loads the folder is to generate with a cache
+    try:
+        model.save_pretrained(directory, state_dict=state)
+    finally:
+        model.config.use_cache = used_cache
     processor.save_pretrained(directory)
     return directory
 

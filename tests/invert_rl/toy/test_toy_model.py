@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from invert_rl.tasks import TASKS, get_task, messages
 from invert_rl.toy.answers import target_text
 from invert_rl.toy.make import make_world
 from invert_rl.toy.queries import VERBS, all_bodies
-from invert_rl.toy.tiny_model import KINDS, build_config, build_model, save_tiny_checkpoint
+from invert_rl.toy.tiny_model import KINDS, build_config, build_model, save_checkpoint, save_tiny_checkpoint
 from invert_rl.toy.tiny_tokenizer import SPECIAL_TOKENS, TAGS, build_tokenizer, toy_texts
 
 CHAT = (
@@ -148,6 +149,14 @@ def test_default_shape_has_its_size_and_its_facts(checkpoints):
     assert sum(text.rope_parameters["mrope_section"]) == 16
     assert model.lm_head.weight is model.model.language_model.embed_tokens.weight
     assert model.generation_config.eos_token_id == [2, 0] and model.generation_config.pad_token_id == 0
+
+
+def test_a_trained_model_is_saved_to_generate_with_a_cache(checkpoints, tmp_path):
+    model = AutoModelForImageTextToText.from_pretrained(checkpoints["qwen2_5_vl"])
+    model.config.use_cache = False  # as trainers leave it
+    save_checkpoint(model, AutoProcessor.from_pretrained(checkpoints["qwen2_5_vl"]), tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["use_cache"] is True
+    assert model.config.use_cache is False
 
 
 def test_weights_depend_on_the_seed_alone(tokenizer):
