@@ -246,7 +246,7 @@ def test_tensor_parallel_ranks_run_all_prompts_and_keep_their_own(
     generation.tensor_parallel_size, generation.tp_group = 2, None
 
     def gather(gathered, requests, group):
-        gathered[:] = [[(vllm_prompt(theirs), 3)], requests]
+        gathered[:] = [[(vllm_prompt(theirs), {**requests[0][1], "n": 3})], requests]
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     monkeypatch.setattr(torch.distributed, "get_rank", lambda group: 1)
