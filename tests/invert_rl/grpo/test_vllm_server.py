@@ -42,7 +42,12 @@ class StandInServer(ThreadingHTTPServer):
         self.checkpoint = checkpoint
         self.engine = StandInEngine(checkpoint)
         self.image_token = self.engine.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        self.settings = {"dtype": "torch.float32", "logprobs_mode": "processed_logprobs", **settings}
+        self.settings = {
+            "dtype": "torch.float32",
+            "logprobs_mode": "processed_logprobs",
+            "multimodal_config": {"mm_device_do_normalize": False},
+            **settings,
+        }
         self.calls: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.refuses: dict[str, int] = {}
@@ -264,6 +269,7 @@ def test_placeholders_without_patches_are_an_error(tiny_qwen3, world, rows):
     ("setting", "message"),
     [
         ({"dtype": "torch.bfloat16"}, r"torch\.bfloat16 \(not torch\.float32\).*--dtype float32"),
+        ({"multimodal_config": {"mm_device_do_normalize": True}}, "normalize True.*--no-mm-device-do-normalize"),
         ({"logprobs_mode": "raw_logprobs"}, "raw_logprobs.*--logprobs-mode processed_logprobs"),
     ],
 )
