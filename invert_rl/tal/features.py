@@ -129,7 +129,7 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
 
 
 def check_array(array: np.ndarray, width: int | None, where: str, transposed: bool = False) -> np.ndarray:
-    """A copy of ``array`` as ``(T, D)`` float32; raises `DataError` for another shape and for values that are not finite."""
+    """A copy of ``array`` as ``(T, D)`` float32; raises `DataError` for another shape or values not finite."""
     if array.ndim != 2 or not array.size:
         raise DataError(f"{where}: expected an array of rows (T, D), found shape {array.shape}")
     rows = np.array(array.T if transposed else array, dtype=np.float32, order="C")

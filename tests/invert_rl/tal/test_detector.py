@@ -148,7 +148,7 @@ def test_learns_planted_actions_and_not_shuffled_labels(tmp_path: Path) -> None:
     write_world(world, tmp_path / "true")
     write_world(world.with_shuffled_labels(), tmp_path / "shuffled")
     untrained, _ = average_map(tmp_path / "true", tmp_path / "true", tiny())
-    trained, _ = average_map(tmp_path / "true", tmp_path / "true", train(tmp_path / "true", 80))
-    shuffled, _ = average_map(tmp_path / "true", tmp_path / "true", train(tmp_path / "shuffled", 80))
+    trained, _ = average_map(tmp_path / "true", tmp_path / "true", train(tmp_path / "true", 60))
+    shuffled, _ = average_map(tmp_path / "true", tmp_path / "true", train(tmp_path / "shuffled", 60))
     assert trained >= untrained + 0.25
     assert trained >= shuffled + 0.15
