@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -53,11 +54,15 @@ class WholeCheckpoints(Trainer):
         if self.accelerator.is_local_main_process and draft.is_dir():  # a node with a disk of its own
             publish(draft, run / name)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        if self.state.global_step < self.state.max_steps:
-            super()._run_epoch(*args, **kwargs)
-        else:  # resumed from the last checkpoint: `Trainer` would make one step too many before it looks
+    def _run_epoch(self, *, epoch: int, train_dataloader: DataLoader, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            # resumed from the last checkpoint: `Trainer` would make one step too many before it looks
             self.control.should_training_stop = True
+            return
+        sampler = innermost_sampler(train_dataloader)
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, train_dataloader=train_dataloader, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the whole model, also where FSDP shards it and its checkpoints hold shards only."""
@@ -73,6 +78,18 @@ class WholeCheckpoints(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         else:
             load_weights(target, resume_from_checkpoint)
+
+
+def innermost_sampler(loader: DataLoader) -> Sampler:
+    """The sampler under all that accelerate puts around it.
+
+    On several ranks, when batches are skipped after a resume, accelerate and `Trainer` do not look deep enough to tell
+    it the epoch: it would start again at the first.
+    """
+    layer = loader.batch_sampler
+    while hasattr(layer, "batch_sampler"):
+        layer = layer.batch_sampler
+    return layer.sampler
 
 
 def publish(draft: Path, final: Path) -> None:

@@ -32,6 +32,9 @@ class InvertSFTConfig(FrameFields, SFTConfig):
     )
     tvg_probability: float = field(default=0.0, metadata={"help": "Probability that a batch is TVG."})
     tvg_from: int = field(default=0, metadata={"help": "First step that may be TVG: verbs are learned first."})
+    tvg_only_from: int | None = field(
+        default=None, metadata={"help": "First step from which on all steps are TVG; default: never."}
+    )
     loosen: float = field(
         default=0.0,
         metadata={"help": "Toy world only: taught answers have each border up to this much further out, s."},
@@ -63,5 +66,9 @@ class InvertSFTConfig(FrameFields, SFTConfig):
     def schedule(self) -> TaskSchedule:
         """Which task each batch has; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
         return TaskSchedule(
-            seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks), tvg_from=self.tvg_from
+            seed=self.seed,
+            tvg_probability=self.tvg_probability,
+            tasks=tuple(self.tasks),
+            tvg_from=self.tvg_from,
+            tvg_only_from=self.tvg_only_from,
         )

@@ -38,6 +38,14 @@ def test_subsets_of_tasks():
     assert {TaskSchedule(tasks=("vc", "ar"), tvg_probability=0.0)(k) for k in range(100)} == {"vc", "ar"}
 
 
+def test_tvg_can_begin_late_and_be_alone_at_the_end():
+    free = TaskSchedule(tvg_probability=0.5)
+    bound = TaskSchedule(tvg_probability=0.5, tvg_from=100, tvg_only_from=200)
+    assert "tvg" not in {bound(k) for k in range(100)}
+    assert [bound(k) for k in range(100, 200)] == [free(k) for k in range(100, 200)]
+    assert {bound(k) for k in range(200, 300)} == {"tvg"}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -47,6 +55,10 @@ def test_subsets_of_tasks():
         ({"tasks": ()}, "tasks is empty"),
         ({"tasks": ("tvg", "vc", "vc")}, "names a task twice"),
         ({"tasks": ("vc",)}, "leave out tvg"),
+        (
+            {"tasks": ("vc",), "tvg_probability": 0.0, "tvg_only_from": 5},
+            "tvg_only_from is 5, but tasks .* leave out tvg",
+        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

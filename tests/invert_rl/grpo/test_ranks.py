@@ -16,12 +16,16 @@ GENTLE = {"learning_rate": 1e-6}
 """Adam turns a gradient that is zero but for rounding, as that of a key bias, into a whole step of this size."""
 PLAIN = {"optim": "sgd", "learning_rate": 0.1}
 LONG = {"max_steps": 12}
+SAVING = {"max_steps": 7, "save_strategy": "steps", "save_steps": 4}
+"""With three rows the checkpoint lies in the middle of the second epoch, and the end in the third."""
 JOBS = {
     "gentle": {"settings": GENTLE},
     "plain": {"settings": PLAIN},
     "video": {"fault": "video", "settings": LONG},
     "reward": {"fault": "reward", "settings": LONG},
     "reward_always": {"fault": "reward_always"},
+    "straight": {"rows": 3, "settings": SAVING},
+    "resumed": {"rows": 3, "settings": SAVING, "resume": "straight/checkpoint-4"},
 }
 SLOW_JOBS = {
     "hang": {"fault": "hang", "limit": 60.0, "settings": {**LONG, "dataloader_num_workers": 1}},
@@ -32,7 +36,11 @@ Runs = Callable[[str], list[Rank]]
 
 def launch(folder: Path, jobs: dict[str, dict], **common: str) -> Runs:
     """Run all jobs in one launch; the result gives what both ranks saw in the job of that name."""
-    run_ranks(folder, [{**common, "output": str(folder / name), **job} for name, job in jobs.items()])
+    jobs = {name: {**common, "output": str(folder / name), **job} for name, job in jobs.items()}
+    for job in jobs.values():
+        if "resume" in job:
+            job["resume"] = str(folder / job["resume"])
+    run_ranks(folder, list(jobs.values()))
     return lambda name: read_ranks(folder / name)
 
 
@@ -81,6 +89,13 @@ def test_two_ranks_are_the_run_of_one(two, one, job, batch):
     assert distance(first.end, second.end) == 0
     assert distance(first.end, alone.end) < 1e-6
     assert distance(alone.start, alone.end) > (1e-3 if job == "plain" else 2e-6)
+
+
+def test_two_ranks_resume_in_a_later_epoch_where_they_stopped(two):
+    straight, resumed = two("straight"), two("resumed")
+    for whole, rest in zip(straight, resumed, strict=True):
+        assert rest.rounds == whole.rounds[4:]
+        assert distance(whole.end, rest.end) == 0
 
 
 def check_groups(ranks: list[Rank], seed: int = 3) -> None:

@@ -1,7 +1,8 @@
 """Run by torchrun: short GRPO runs on several CPU ranks, one after the other, that write down what each rank saw.
 
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
-the run, ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault`` and ``limit`` (seconds a clip).
+the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault`` and
+``limit`` (seconds a clip).
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main(job: dict[str, Any]) -> None:
     if job.get("fsdp"):
         pretend_gpus()
     processor = load_processor(job["checkpoint"])
-    rows: list[Row] = read_rows(Path(job["world"]) / "train.jsonl")
+    rows: list[Row] = read_rows(Path(job["world"]) / "train.jsonl")[: job.get("rows")]
     store = FaultyStore(Path(job["world"]) / "videos", args.frame_settings(processor.video_processor.patch_size))
     store.broken, store.fault = rows[0].video, fault if args.process_index == 1 else None
     rounds: list[dict[str, Any]] = []
