@@ -40,6 +40,7 @@ $(LAB)/.installed: pyproject.toml
 
 vllm-parity: vllm-lab
 	$(LAB)/bin/python benchmarks/vllm_parity.py
+	$(LAB)/bin/python benchmarks/vllm_parity.py --server
 
 clean:
 	rm -rf $(VENV) $(LAB) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
