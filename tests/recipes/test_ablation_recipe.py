@@ -47,8 +47,8 @@ BASE = {
 
 
 def write_configs(folder: Path, tiny: str) -> Path:
-    (folder / "base.yaml").write_text(yaml.safe_dump({**BASE, "model_name_or_path": tiny}))
-    (folder / "ablation.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "base.yaml").write_text(yaml.safe_dump({**BASE, "model_name_or_path": tiny}, sort_keys=False))
+    (folder / "ablation.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     return folder / "ablation.yaml"
 
 
