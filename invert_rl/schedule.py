@@ -46,7 +46,7 @@ class TaskSchedule:
     tvg_from: int = 0
     """First round that may be TVG; before it the rounds are inverted tasks."""
     tvg_only_from: int | None = None
-    """First round from which on every round is TVG; None: never."""
+    """First round from which on every round is TVG; None, or without TVG among the tasks: never."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tvg_probability <= 1:
@@ -57,8 +57,6 @@ class TaskSchedule:
             raise ValueError(f"tasks names a task twice: {list(self.tasks)}")
         for name in self.tasks:
             get_task(name)
-        if "tvg" not in self.tasks and self.tvg_only_from is not None:
-            raise ValueError(f"tvg_only_from is {self.tvg_only_from}, but tasks {list(self.tasks)} leave out tvg")
         if "tvg" not in self.tasks and self.tvg_probability > 0:
             raise ValueError(
                 f"tasks {list(self.tasks)} leave out tvg, but tvg_probability is {self.tvg_probability}; "
@@ -72,7 +70,9 @@ class TaskSchedule:
 
     def __call__(self, round_number: int) -> str:
         """The task of a generation round (counted from 0 over the whole run)."""
-        if not self.inverted or (self.tvg_only_from is not None and round_number >= self.tvg_only_from):
+        if not self.inverted:
+            return "tvg"
+        if self.tvg_only_from is not None and round_number >= self.tvg_only_from and "tvg" in self.tasks:
             return "tvg"
         coin = generator(self.seed, COIN, round_number)
         if coin.random() < self.tvg_probability and round_number >= self.tvg_from:

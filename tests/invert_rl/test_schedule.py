@@ -44,6 +44,7 @@ def test_tvg_can_begin_late_and_be_alone_at_the_end():
     assert "tvg" not in {bound(k) for k in range(100)}
     assert [bound(k) for k in range(100, 200)] == [free(k) for k in range(100, 200)]
     assert {bound(k) for k in range(200, 300)} == {"tvg"}
+    assert TaskSchedule(tasks=("vd",), tvg_probability=0.0, tvg_only_from=5)(10) == "vd"
 
 
 @pytest.mark.parametrize(
