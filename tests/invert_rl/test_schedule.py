@@ -56,10 +56,6 @@ def test_tvg_can_begin_late_and_be_alone_at_the_end():
         ({"tasks": ()}, "tasks is empty"),
         ({"tasks": ("tvg", "vc", "vc")}, "names a task twice"),
         ({"tasks": ("vc",)}, "leave out tvg"),
-        (
-            {"tasks": ("vc",), "tvg_probability": 0.0, "tvg_only_from": 5},
-            "tvg_only_from is 5, but tasks .* leave out tvg",
-        ),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
