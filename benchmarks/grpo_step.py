@@ -234,7 +234,8 @@ def seconds(run: Callable[[], Any]) -> tuple[float, float]:
     passes are short.
     """
     end = time.perf_counter() + WINDOW
-    walls, processors = [], []
+    walls: list[float] = []
+    processors: list[float] = []
     while not walls or time.perf_counter() < end:
         start, processor = time.perf_counter(), time.process_time()
         run()

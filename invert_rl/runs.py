@@ -133,6 +133,25 @@ def console() -> Console:
     return Console(quiet=not PartialState().is_main_process, soft_wrap=True, highlight=False)
 
 
+def forget_later_steps(log: Path, step: int) -> None:
+    """Drop what a killed run logged after the checkpoint of ``step``: the resumed run makes those steps again.
+
+    A last line that was cut off goes as well. A log that is not there stays so.
+    """
+    if not log.is_file():
+        return
+    kept = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["step"] <= step:
+            kept.append(line)
+    with atomic_write(log) as out:
+        out.writelines(f"{line}\n" for line in kept)
+
+
 class RunLog(TrainerCallback):
     """A progress bar on a terminal, one short line per logging step, and every number in ``log.jsonl``."""
 
@@ -148,6 +167,7 @@ class RunLog(TrainerCallback):
         if state.is_world_process_zero:
             self.started = time.perf_counter()
             Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
+            forget_later_steps(Path(str(args.output_dir)) / "log.jsonl", state.global_step)
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
