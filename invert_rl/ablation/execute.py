@@ -19,7 +19,7 @@ from typing import IO
 from tqdm import tqdm
 
 from data_prep.files import atomic_write
-from invert_rl.ablation.jobs import IDENTITY, SUMMARY, Job, arguments_of
+from invert_rl.ablation.jobs import IDENTITY, SUMMARY, Job, write_config
 
 CONSOLE = "console.log"
 POLL = 0.2
@@ -107,7 +107,16 @@ def _start(job: Job, jobs: Sequence[Job], recipes: Path, command: Sequence[str])
         with atomic_write(job.folder / IDENTITY) as out:
             json.dump(job.identity, out, indent=1)
             out.write("\n")
-        words = [*command, str(recipes / job.recipe), *arguments_of(job), "--output_dir", str(job.folder), *options]
+        config = write_config(job, job.folder)
+        words = [
+            *command,
+            str(recipes / job.recipe),
+            "--config",
+            str(config),
+            "--output_dir",
+            str(job.folder),
+            *options,
+        ]
         with (job.folder / CONSOLE).open("ab") as console:
             console.write(f"$ {shlex.join(words)}\n".encode())
             console.flush()

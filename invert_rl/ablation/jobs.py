@@ -1,13 +1,18 @@
-"""One run of a recipe: its folder, its fields and the command line that they make."""
+"""One run of a recipe: its folder, its fields and the config file that they make."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from data_prep.files import atomic_write
+
 GRPO, SFT = "grpo_invert.py", "sft_invert.py"
+CONFIG = "config.yaml"
+"""The fields of a run, in its folder."""
 SUMMARY = "summary.json"
 """Written last by every recipe."""
 IDENTITY = "ablation.json"
@@ -43,13 +48,12 @@ class Job:
         return f"{self.name}, seed {self.seed}" if self.recipe == GRPO else f"start model {self.name}"
 
 
-def arguments_of(job: Job) -> list[str]:
-    """The command-line arguments of a job's recipe, without config file and without folder."""
-    arguments: list[str] = []
-    for name, value in job.settings.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
-        words = [str(item).lower() if isinstance(item, bool) else str(item) for item in values]
-        arguments += [f"--{name}", *words]
-    return arguments
+def write_config(job: Job, folder: Path) -> Path:
+    """Write the job's fields as the YAML that its recipe is run with; returns its path.
+
+    A file of its own, as a recipe without ``--config`` takes the toy world's settings for all that it is not given.
+    """
+    path = folder / CONFIG
+    with atomic_write(path) as out:
+        yaml.safe_dump(job.settings, out, sort_keys=False)
+    return path

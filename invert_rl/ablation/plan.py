@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from trl import ModelConfig, TrlParser
@@ -14,7 +15,7 @@ from trl import ModelConfig, TrlParser
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from invert_rl.ablation.config import AblationConfig, check_known, read_settings
-from invert_rl.ablation.jobs import GRPO, IDENTITY, SFT, Job, arguments_of
+from invert_rl.ablation.jobs import GRPO, IDENTITY, SFT, Job, write_config
 from invert_rl.evaluation.protocol import model_sha256
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.sft.config import InvertSFTConfig
@@ -88,8 +89,9 @@ def check_settings(job: Job) -> None:
     parser = TrlParser((InvertGRPOConfig if job.recipe == GRPO else InvertSFTConfig, ModelConfig))
     said = StringIO()
     try:
-        with redirect_stderr(said):
-            parser.parse_args_and_config([*arguments_of(job), "--output_dir", str(job.folder)])
+        with redirect_stderr(said), TemporaryDirectory() as folder:
+            config = write_config(job, Path(folder))
+            parser.parse_args_and_config(["--config", str(config), "--output_dir", str(job.folder)])
     except ValueError as error:
         raise DataError(f"{job.label}: {error}") from error
     except SystemExit as error:

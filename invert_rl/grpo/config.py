@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from trl import GRPOConfig
 
@@ -119,6 +119,10 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
     prompts_logged: int = field(default=0, metadata={"help": "Sample completions printed at each logging step."})
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            choices, value = item.metadata.get("choices"), getattr(self, item.name)
+            if choices and isinstance(value, str) and value not in choices:  # argparse does not look at a YAML's
+                raise ValueError(f"{item.name}: invalid choice: {value!r} (choose from {', '.join(choices)})")
         self.schedule()  # an unknown task or a p outside [0, 1] is refused before anything is loaded
         self.num_completions_to_print = self.prompts_logged
         super().__post_init__()

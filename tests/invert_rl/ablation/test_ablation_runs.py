@@ -12,16 +12,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from trl import TrlParser
 
 from data_prep.errors import DataError
 from invert_rl.ablation.config import AblationConfig
 from invert_rl.ablation.execute import execute
-from invert_rl.ablation.jobs import Job, arguments_of
+from invert_rl.ablation.jobs import Job, write_config
 from invert_rl.ablation.plan import plan
+from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.runs import config_arguments
 from invert_rl.toy.tiny_model import save_tiny_checkpoint
 
 RECIPE = """
-import json, os, pathlib, sys, time
+import json, os, pathlib, sys, time, yaml
 given = {}
 for word in sys.argv[1:]:
     if word.startswith("--"):
@@ -29,6 +32,7 @@ for word in sys.argv[1:]:
     else:
         given[name].append(word)
 folder = pathlib.Path(given["output_dir"][0])
+given.update(yaml.safe_load(open(given["config"][0])))
 with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps(given) + "\\n")
 (folder / "samples_before.jsonl").write_text("{}")
@@ -86,8 +90,8 @@ def test_every_configuration_and_seed_runs_once_and_never_again(tmp_path, start,
     jobs = plan(config(tmp_path, start), tmp_path)
     failed, said = run(jobs, recipes, parallel=2)
     assert not failed
-    done = {(call["tasks"][-1], call["seed"][0], call["max_steps"][0]) for call in calls(tmp_path)}
-    assert done == {(task, seed, "5") for task in ("tvg", "vd") for seed in "12"}
+    done = {(call["tasks"][-1], call["seed"], call["max_steps"]) for call in calls(tmp_path)}
+    assert done == {(task, seed, 5) for task in ("tvg", "vd") for seed in (1, 2)}
     assert "only-tvg, seed 1: 0 s  mIoU 1.0 -> 2.0" in said
     run(plan(config(tmp_path, start), tmp_path), recipes)
     assert len(calls(tmp_path)) == 4
@@ -97,9 +101,9 @@ def test_answers_before_training_are_shared_by_runs_that_differ_in_training_only
     configurations = {"only-tvg": {"tasks": ["tvg"], "tvg_probability": 1.0}, "all": {}, "blank": {"blank_video": True}}
     run(plan(config(tmp_path, start, configurations=configurations), tmp_path), recipes)
     shared = {
-        (Path(call["output_dir"][0]).parent.name, call["seed"][0]): "before_samples" in call for call in calls(tmp_path)
+        (Path(call["output_dir"][0]).parent.name, call["seed"]): "before_samples" in call for call in calls(tmp_path)
     }
-    assert [key for key, has in shared.items() if not has] == [("only-tvg", "1"), ("blank", "1")]
+    assert [key for key, has in shared.items() if not has] == [("only-tvg", 1), ("blank", 1)]
 
 
 def test_a_failed_run_is_named_and_the_others_go_on(tmp_path, start, recipes, monkeypatch):
@@ -126,8 +130,8 @@ def test_runs_of_a_start_model_wait_for_it_and_fail_with_it(tmp_path, start, rec
     monkeypatch.delenv("FAIL")
     assert not run(plan(config(tmp_path, start, **changes), tmp_path), recipes, parallel=2)[0]
     first, last = calls(tmp_path)[-2:]
-    assert first["model_name_or_path"] == [start]
-    assert last["model_name_or_path"] == [str(Path(first["output_dir"][0]) / "model")]
+    assert first["model_name_or_path"] == start
+    assert last["model_name_or_path"] == str(Path(first["output_dir"][0]) / "model")
 
 
 def test_other_settings_or_another_start_model_are_never_mixed_in(tmp_path, start, recipes):
@@ -163,11 +167,14 @@ def test_what_a_recipe_would_refuse_is_refused_before_anything_runs(tmp_path, st
         plan(config(tmp_path, start, **changes), tmp_path)
 
 
-def test_arguments_are_those_of_a_command_line(tmp_path):
-    settings = {"tasks": ["tvg", "vc"], "use_cpu": True, "learning_rate": 1e-5, "manifest": None, "kw": {"a": 1}}
-    job = Job("x", 1, tmp_path, "grpo_invert.py", settings, {})
-    words = ["--tasks", "tvg", "vc", "--use_cpu", "true", "--learning_rate", "1e-05", "--kw", '{"a": 1}']
-    assert arguments_of(job) == words
+def test_a_recipe_run_by_the_config_has_these_fields_and_none_of_the_toy_world(tmp_path):
+    settings = {"tasks": ["tvg", "vc"], "learning_rate": 1e-5, "manifest": None, "lr_scheduler_kwargs": {"a": 1}}
+    job = Job("x", 1, tmp_path, "grpo_invert.py", {**settings, "bf16": False, "max_steps": 1}, {})
+    toy = Path(__file__).resolve().parents[3] / "recipes" / "configs" / "toy" / "grpo.yaml"
+    words = config_arguments(["--config", str(write_config(job, tmp_path)), "--output_dir", "out"], toy)
+    (args,) = TrlParser((InvertGRPOConfig,)).parse_args_and_config(words)
+    assert {name: getattr(args, name) for name in settings} == settings
+    assert args.max_pixels == InvertGRPOConfig(bf16=False).max_pixels != yaml.safe_load(toy.read_text())["max_pixels"]
 
 
 DRIVER = """
