@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
+from safetensors.torch import load_model
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from data_prep.files import atomic_write
 from invert_rl.resume import MANIFEST, checkpoint_step, load_weights
@@ -74,10 +77,12 @@ class WholeCheckpoints(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = self.model if model is None else model
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not isinstance(target, PreTrainedModel):
+        if sharded or isinstance(target, PeftModel):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
+        elif isinstance(target, PreTrainedModel):
             load_weights(target, resume_from_checkpoint)
+        else:
+            load_model(target, Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME, strict=True)
 
 
 def innermost_sampler(loader: DataLoader) -> Sampler:
