@@ -9,6 +9,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    GenerationConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
@@ -83,3 +84,22 @@ def never_sampled_ids(processor: ProcessorMixin) -> list[int]:
     """Ids of the image, video and vision-boundary tokens, which no answer may hold."""
     vocabulary = processor.tokenizer.get_vocab()
     return sorted(vocabulary[token] for token in NEVER_SAMPLED if token in vocabulary)
+
+
+def decoding_config(
+    model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int, **sampling: Any
+) -> GenerationConfig:
+    """How transformers generates with the model: greedy unless ``sampling`` says otherwise, never a vision token.
+
+    Its ``eos_token_id`` is a list.
+    """
+    tokenizer = processor.tokenizer
+    ends = model.generation_config.eos_token_id
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=[ends] if isinstance(ends, int) else list(ends or [tokenizer.eos_token_id]),
+        suppress_tokens=never_sampled_ids(processor),
+        disable_compile=True,
+        **{"do_sample": False, **sampling},
+    )

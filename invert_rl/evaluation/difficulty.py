@@ -7,39 +7,37 @@ go into the rows' ``meta``, where ``difficulty_range`` of the GRPO recipe finds 
 from __future__ import annotations
 
 import json
-import logging
-import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
-from data_prep.errors import DataError
-from data_prep.files import atomic_write, read_json
 from data_prep.progress import progress
 from data_prep.rows import Row
-from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.encoding import PromptEncoder
+from invert_rl.evaluation.jobs import Job, batches_of, encode_jobs, key_of
+from invert_rl.evaluation.parts import cut_last_line, part_of, parts_of
 from invert_rl.grpo.rollout import generate_completions
-from invert_rl.models import never_sampled_ids
+from invert_rl.models import decoding_config
 from invert_rl.schedule import RATING, generator
-from invert_rl.tasks import TASKS, Task, messages, video_of
-from invert_rl.video.errors import VideoError
-from invert_rl.video.store import FrameStore
+from invert_rl.tasks import TASKS, Task
+from invert_rl.video.prefetch import Prefetcher
 from rewards.iou import iou_reward
 from rewards.pipelines import VerbPipeline
 from rewards.verbs import ar_reward, vc_reward, vd_reward
 
-logger = logging.getLogger(__name__)
+Sample = Callable[[Sequence[Job], Sequence[Job]], list[list[float]]]
+"""Rewards of the sampled answers to each of the first jobs, an empty list where the video cannot be used.
 
-Job = tuple[Task, Row]
-Sample = Callable[[Sequence[Job]], list[list[float]]]
-"""Rewards of the sampled answers to each job; an empty list where the video cannot be used."""
+The second are those of the next batch, whose videos can be decoded meanwhile.
+"""
 
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "tvg": iou_reward,
@@ -60,7 +58,7 @@ class Rater:
         self,
         model: PreTrainedModel,
         processor: ProcessorMixin,
-        store: FrameStore,
+        clips: Prefetcher,
         pipeline: VerbPipeline | None,
         generations: int = 8,
         temperature: float = 1.0,
@@ -70,35 +68,17 @@ class Rater:
         self.model = model.eval()
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor)
-        self.store = store
+        self.clips = clips
         self.pipeline = pipeline
         self.generations = generations
         self.seed = seed
-        ends = model.generation_config.eos_token_id
-        self.ends = [ends] if isinstance(ends, int) else list(ends or [self.tokenizer.eos_token_id])
-        self.config = GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
-            temperature=temperature,
-            top_k=0,
-            top_p=1.0,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.ends,
-            suppress_tokens=never_sampled_ids(processor),
-            disable_compile=True,
+        self.config = decoding_config(
+            model, processor, max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
         )
 
-    def __call__(self, jobs: Sequence[Job]) -> list[list[float]]:
+    def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[list[float]]:
         """``generations`` rewards in [0, 1] for each job, in their order."""
-        prompts: list[EncodedPrompt] = []
-        places: list[int] = []
-        for place, (task, row) in enumerate(jobs):
-            chat = messages(task, row)
-            try:
-                prompts.append(self.encoder(chat, self.store.clip(video_of(chat))))
-                places.append(place)
-            except VideoError as error:
-                logger.warning("row %s: %s", row.id, error)  # and it has no rewards
+        places, prompts = encode_jobs(self.encoder, self.clips, jobs, upcoming)
         rewards: list[list[float]] = [[] for _ in jobs]
         if not prompts:
             return rewards
@@ -110,8 +90,8 @@ class Rater:
             prompts,
             index,
             self.config,
-            self.tokenizer.pad_token_id,
-            self.ends,
+            self.config.pad_token_id,
+            self.config.eos_token_id,
             torch.from_numpy(numbers),
         )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
@@ -139,52 +119,28 @@ def rate_rows(
 ) -> None:
     """Append the rewards of this rank's jobs to ``output.part<rank>``, batch by batch, leaving out what is there.
 
-    Which settings they belong to is `check_settings`' business.
+    Which settings they belong to is `invert_rl.evaluation.parts.begin`'s business.
     """
     done = read_ratings(output)
-    mine = [job for job in jobs[rank::ranks] if (job[0].name, job[1].id) not in done]
+    mine = [job for job in jobs[rank::ranks] if key_of(job) not in done]
     part = part_of(output, rank)
     cut_last_line(part)
-    batches = [
-        of_task[first : first + batch_size]
-        for of_task in ([job for job in mine if job[0].name == name] for name in TASKS)
-        for first in range(0, len(of_task), batch_size)
-    ]
+    batches = batches_of(mine, batch_size)
     with part.open("a", encoding="utf-8") as lines:
-        for batch in progress(batches, "rate", total=len(batches)):
+        for number, batch in enumerate(progress(batches, "rate", total=len(batches)), start=1):
+            upcoming = list(chain(*batches[number : number + 1]))
             records = [
                 {"task": task.name, "id": row.id, "rewards": [round(reward, 6) for reward in rewards]}
-                for (task, row), rewards in zip(batch, sample(batch), strict=True)
+                for (task, row), rewards in zip(batch, sample(batch, upcoming), strict=True)
             ]
             lines.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             lines.flush()
 
 
-def check_settings(output: Path, settings: Mapping[str, Any]) -> None:
-    """Write ``settings`` beside ``output``; raises `DataError` if a rating with other settings is there."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    path = output.with_name(f"{output.name}.settings.json")
-    wanted = json.loads(json.dumps(settings))
-    if path.is_file():
-        found = read_json(path)
-        for name in wanted:
-            if found.get(name) != wanted[name]:
-                raise DataError(
-                    f"{output}: was begun with {name} {found.get(name)}, now it is {wanted[name]}; choose another "
-                    f"--output or delete {output.name}*"
-                )
-        return
-    if output.exists():
-        raise DataError(f"{output}: is there already and is not of this command; choose another --output")
-    with atomic_write(path) as out:
-        json.dump(wanted, out, indent=1)
-        out.write("\n")
-
-
 def read_ratings(output: Path) -> dict[tuple[str, str], list[float]]:
     """Rewards by task and row id in the parts beside ``output``; a half line at the end of a part is left out."""
     ratings: dict[tuple[str, str], list[float]] = {}
-    for path in sorted(output.parent.glob(f"{output.name}.part*")):
+    for path in parts_of(output):
         if path.stat().st_size == 0:
             continue
         for line in path.read_bytes().split(b"\n")[:-1]:
@@ -214,18 +170,3 @@ def with_ratings(
         }
         rated.append(replace(row, meta={**row.meta, **meta}))
     return rated
-
-
-def part_of(output: Path, rank: int) -> Path:
-    """The file that a rank appends to."""
-    return output.with_name(f"{output.name}.part{rank}")
-
-
-def cut_last_line(path: Path) -> None:
-    """Remove the half line that a kill can leave at the end of a file."""
-    if not path.is_file():
-        return
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole != len(data):
-        os.truncate(path, whole)

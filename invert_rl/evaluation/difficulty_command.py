@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="rows at a time; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    parser.add_argument(
+        "--decode-workers",
+        type=int,
+        metavar="N",
+        help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
+    )
     parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the shipped one")
     parser.add_argument("--revision", help="of a hub checkpoint")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
@@ -55,17 +61,13 @@ def run(args: argparse.Namespace) -> int:
             raise DataError(f"--{name.replace('_', '-')} must be positive, found {getattr(args, name)}")
     from accelerate import PartialState
 
-    from invert_rl.evaluation.difficulty import (
-        Rater,
-        check_settings,
-        rate_rows,
-        read_ratings,
-        with_ratings,
-    )
+    from invert_rl.evaluation.difficulty import Rater, rate_rows, read_ratings, with_ratings
+    from invert_rl.evaluation.jobs import jobs_of, key_of
+    from invert_rl.evaluation.parts import begin
     from invert_rl.evaluation.protocol import model_sha256
-    from invert_rl.evaluation.scoring import rows_of_task
     from invert_rl.models import CheckpointError, load_model, load_processor
     from invert_rl.task_data import check_video_root
+    from invert_rl.video.prefetch import Prefetcher
     from invert_rl.video.settings import FrameSettings
     from invert_rl.video.store import FrameStore
     from rewards.pipelines import load_pipeline
@@ -96,24 +98,27 @@ def run(args: argparse.Namespace) -> int:
         "verbs": f"{pipeline.name} {pipeline.version}" if pipeline else None,
     }
     with state.main_process_first():
-        check_settings(output, settings)
+        begin(output, output.with_name(f"{output.name}.settings.json"), settings)
+    workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
+    clips = Prefetcher(FrameStore(args.videos, frames, directory=args.store), workers)
     rater = Rater(
         model,
         processor,
-        FrameStore(args.videos, frames, directory=args.store),
+        clips,
         pipeline,
         args.generations,
         args.temperature,
         args.max_new_tokens,
         args.seed,
     )
-    jobs = [(TASKS[name], row) for name in args.tasks for row in rows_of_task(name, rows)]
-    rate_rows(jobs, rater, output, args.batch_size, state.process_index, state.num_processes)
+    jobs = jobs_of([TASKS[name] for name in args.tasks], rows)
+    with clips:
+        rate_rows(jobs, rater, output, args.batch_size, state.process_index, state.num_processes)
     state.wait_for_everyone()
     if not state.is_main_process:
         return 0
     ratings = read_ratings(output)
-    missing = [(task.name, row.id) for task, row in jobs if (task.name, row.id) not in ratings]
+    missing = [key_of(job) for job in jobs if key_of(job) not in ratings]
     if missing:
         raise DataError(f"{output}: {len(missing)} ratings are missing, such as {missing[0]}; run the command again")
     rated = with_ratings(rows, ratings, args.threshold)  # the parts stay: another --threshold needs no new answers

@@ -19,7 +19,8 @@ from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
 from invert_rl.evaluation.command import frame_options
-from invert_rl.evaluation.generate import Job, Ranks, generate_predictions, jobs_of
+from invert_rl.evaluation.generate import generate_predictions
+from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.presets import load_preset

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.evaluation.jobs import Job, encode_jobs
 from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_answer
 from invert_rl.evaluation.scoring import metrics_of, score_verbs
 from invert_rl.grpo.rollout import generate_completions
-from invert_rl.models import never_sampled_ids
-from invert_rl.tasks import Task, get_task, messages, video_of, video_ref
-from invert_rl.video.errors import VideoError
+from invert_rl.models import decoding_config
+from invert_rl.tasks import get_task
 from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.store import FrameStore
 from rewards.pipelines import VerbPipeline, load_pipeline
 
 __all__ = ["Answerer", "Prediction", "complete_with", "evaluation_mode", "metrics_of", "predict"]
-
-logger = logging.getLogger(__name__)
 
 Complete = Callable[[Sequence[EncodedPrompt]], list[list[int]]]
 """Token ids of one completion for each prompt."""
@@ -49,23 +46,13 @@ class Answerer:
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor)
 
-    def __call__(self, jobs: Sequence[tuple[Task, Row]], upcoming: Sequence[tuple[Task, Row]] = ()) -> list[Prediction]:
+    def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[Prediction]:
         """One prediction per job, in their order; a row whose video cannot be used gets status ``missing_video``.
 
         ``upcoming`` are the next jobs, whose videos are decoded while these are answered.
         """
-        self.clips.want(video_ref(task, row) for task, row in [*jobs, *upcoming])
-        predictions = [Prediction(row.id, task.name) for task, row in jobs]
-        places: list[int] = []
-        prompts: list[EncodedPrompt] = []
-        for place, (task, row) in enumerate(jobs):
-            chat = messages(task, row)
-            try:
-                prompts.append(self.encoder(chat, self.clips.clip(video_of(chat))))
-                places.append(place)
-            except VideoError as error:
-                logger.warning("row %s: %s", row.id, error)
-                predictions[place].status = MISSING_VIDEO
+        predictions = [Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in jobs]
+        places, prompts = encode_jobs(self.encoder, self.clips, jobs, upcoming)
         if prompts:
             texts = self.tokenizer.batch_decode(self.complete(prompts), skip_special_tokens=True)
             for place, text in zip(places, texts, strict=True):
@@ -75,20 +62,12 @@ class Answerer:
 
 def complete_with(model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int) -> Complete:
     """Greedy completions of ``model`` by transformers, token ids up to and including the end token."""
-    tokenizer = processor.tokenizer
-    ends = model.generation_config.eos_token_id
-    ends = [ends] if isinstance(ends, int) else list(ends or [tokenizer.eos_token_id])
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=ends,
-        suppress_tokens=never_sampled_ids(processor),
-        disable_compile=True,
-    )
+    config = decoding_config(model, processor, max_new_tokens)
 
     def complete(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
-        return generate_completions(model, prompts, range(len(prompts)), config, tokenizer.pad_token_id, ends)
+        return generate_completions(
+            model, prompts, range(len(prompts)), config, config.pad_token_id, config.eos_token_id
+        )
 
     return complete
 

@@ -9,10 +9,12 @@ import torch
 
 from data_prep.rows import Row, read_rows, write_rows
 from invert_rl.cli import main
-from invert_rl.evaluation.difficulty import Rater, part_of, rate_rows, read_ratings, with_ratings
+from invert_rl.evaluation.difficulty import Rater, rate_rows, read_ratings, with_ratings
+from invert_rl.evaluation.parts import part_of
 from invert_rl.models import load_model, load_processor
 from invert_rl.task_data import TaskDataset
 from invert_rl.tasks import TASKS
+from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
 
@@ -24,7 +26,7 @@ def rater(world, tiny_qwen2_5) -> Rater:
     processor = load_processor(tiny_qwen2_5)
     settings = FrameSettings(min_pixels=3136, max_pixels=6272, image_patch_size=processor.video_processor.patch_size)
     store = FrameStore(world / "videos", settings)
-    return Rater(load_model(tiny_qwen2_5), processor, store, None, generations=3, max_new_tokens=4)
+    return Rater(load_model(tiny_qwen2_5), processor, Prefetcher(store, 0), None, generations=3, max_new_tokens=4)
 
 
 def test_answers_do_not_depend_on_the_batch(rater, rows, monkeypatch):
@@ -54,7 +56,7 @@ def test_a_killed_rating_goes_on_where_it_was(tmp_path, rows):
     jobs = [(TASKS[task], row) for task in ("tvg", "ar") for row in rows[:5]]
     asked: list[str] = []
 
-    def sample(batch, stop_after=10**9):
+    def sample(batch, upcoming, stop_after=10**9):
         if len(asked) >= stop_after:
             raise KeyboardInterrupt
         assert len({task.name for task, _ in batch}) == 1
@@ -63,7 +65,7 @@ def test_a_killed_rating_goes_on_where_it_was(tmp_path, rows):
 
     output = tmp_path / "rated.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        rate_rows(jobs, lambda batch: sample(batch, stop_after=4), output, batch_size=2)
+        rate_rows(jobs, lambda batch, upcoming: sample(batch, upcoming, stop_after=4), output, batch_size=2)
     with part_of(output, 0).open("a") as part:
         part.write('{"task": "tvg", "id": "half')
     rate_rows(jobs, sample, output, batch_size=2)
@@ -79,7 +81,7 @@ def test_ranks_share_the_rows(tmp_path, rows):
     counts = []
     for rank in range(3):
         before = len(read_ratings(output))
-        rate_rows(jobs, lambda batch: [[1.0]] * len(batch), output, 2, rank, 3)
+        rate_rows(jobs, lambda batch, upcoming: [[1.0]] * len(batch), output, 2, rank, 3)
         counts.append(len(read_ratings(output)) - before)
     assert sum(counts) == len(rows)
     assert max(counts) - min(counts) <= 1
@@ -118,7 +120,7 @@ def test_the_command_writes_rows_that_training_reads(tmp_path, world, tiny_qwen2
     assert json.loads(capsys.readouterr().out)["tasks"]["tvg"]["always_solved"] == 3
     # other settings are refused
     assert main([*command, "--temperature", "0.5"]) == 1
-    assert "was begun with temperature 1.0, now it is 0.5" in capsys.readouterr().err
+    assert "was begun with another temperature: 1.0, now it is 0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_model_then_predictions_give_the_same(
     assert again["counts"] == result["counts"] and output.read_text() == written
     command = ["evaluate", "--model", tiny_checkpoint, *map(str, arguments), "--prompt", "no_think"]
     assert main(command) == 1
-    assert "holds answers of another evaluation, its prompt was" in capsys.readouterr().err
+    assert "was begun with another prompt:" in capsys.readouterr().err
 
 
 def test_workers_that_decode_ahead_change_no_answer(

@@ -16,7 +16,8 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.evaluation.generate import Job, Ranks, generate_predictions, jobs_of
+from invert_rl.evaluation.generate import generate_predictions
+from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.tasks import TASKS
 
@@ -113,7 +114,7 @@ def test_other_protocol_is_refused(tmp_path: Path, left: str) -> None:
     output = tmp_path / "p.jsonl"
     generate_predictions(JOBS, recorder(tmp_path / "asked.txt"), output, PROTOCOL, 4)
     output.rename(tmp_path / left)
-    with pytest.raises(DataError, match=r"its prompt was \{'name': 'think'\} and is now"):
+    with pytest.raises(DataError, match=r"begun with another prompt: \{'name': 'think'\}, now it is"):
         generate_predictions(JOBS, recorder(tmp_path / "x"), output, {**PROTOCOL, "prompt": {"name": "no_think"}}, 4)
 
 
