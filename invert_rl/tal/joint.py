@@ -15,8 +15,11 @@ from data_prep.errors import DataError
 from invert_rl.tal.features import check_array
 from invert_rl.tal.grid import Grid
 
-FEATURES = "Thumos14reduced-I3D-JOINTFeatures.npy"
-ANNOTATIONS = "Thumos14reduced-Annotations"
+NAME = "Thumos14reduced"
+FEATURES_END = "-I3D-JOINTFeatures.npy"
+ANNOTATIONS_END = "-Annotations"
+FEATURES = NAME + FEATURES_END
+ANNOTATIONS = NAME + ANNOTATIONS_END
 GRID = Grid(25.0, 16.0, 16.0, offset=0.0)
 """25 frames a second, clips of 16 frames end to end; row = seconds * 25 / 16."""
 
@@ -37,27 +40,29 @@ class JointVideo:
     """``(start, end, class)`` in seconds, for evaluation only."""
 
 
-def read_joint_features(folder: str | Path, allow_pickle: bool = False, width: int | None = None) -> list[JointVideo]:
-    """Videos of a folder with `FEATURES` and `ANNOTATIONS`, in the order of the file.
+def read_joint_features(
+    folder: str | Path, allow_pickle: bool = False, width: int | None = None, name: str = NAME
+) -> list[JointVideo]:
+    """Videos of a folder with ``<name>-I3D-JOINTFeatures.npy`` and ``<name>-Annotations``, in the order of the file.
 
     ``allow_pickle`` must be True: reading runs what the file says. ``width`` is D (None: any). Raises `DataError`
     where it is not, for missing files, and where the arrays do not have one entry per video.
     """
-    folder = Path(folder)
+    path = Path(folder) / f"{name}{FEATURES_END}"
     if not allow_pickle:
         raise DataError(
-            f"{folder / FEATURES}: the file is a pickle, which can run any code when it is read; pass "
+            f"{path}: the file is a pickle, which can run any code when it is read; pass "
             "allow_pickle=True if you trust where it is from"
         )
-    features = _load(folder / FEATURES)
-    notes = folder / ANNOTATIONS
+    features = _load(path)
+    notes = Path(folder) / f"{name}{ANNOTATIONS_END}"
     names, subsets, durations, labels, segment_labels, segments = (
-        _load(notes / f"{name}.npy", len(features))
-        for name in ("videoname", "subset", "duration", "labels_all", "labels", "segments")
+        _load(notes / f"{column}.npy", len(features))
+        for column in ("videoname", "subset", "duration", "labels_all", "labels", "segments")
     )
     videos = []
     for index, rows in enumerate(features):
-        where = f"{folder / FEATURES}: entry {index} ({_text(names[index])})"
+        where = f"{path}: entry {index} ({_text(names[index])})"
         times, classes = list(segments[index]), list(segment_labels[index])
         if len(times) != len(classes):
             raise DataError(f"{where}: {len(times)} segments but {len(classes)} labels")
@@ -76,7 +81,7 @@ def read_joint_features(folder: str | Path, allow_pickle: bool = False, width: i
 
 def _load(path: Path, length: int | None = None) -> np.ndarray:
     if not path.is_file():
-        raise DataError(f"{path}: no such file; the folder must hold {FEATURES} and {ANNOTATIONS}")
+        raise DataError(f"{path}: no such file; the folder must hold NAME{FEATURES_END} and NAME{ANNOTATIONS_END}")
     array = np.load(path, allow_pickle=True, encoding="bytes")
     if length is not None and len(array) != length:
         raise DataError(f"{path}: {len(array)} entries for {length} videos of features")

@@ -47,6 +47,8 @@ class PlantedSettings:
     """Length of a class's direction; the noise has 1 per channel."""
     second_strength: float = 6.0
     """The same of the second channel."""
+    one_class: bool = False
+    """Whether all actions of a video have one class, as in most videos of THUMOS14."""
     seed: int = 0
 
 
@@ -129,6 +131,8 @@ def plant(settings: PlantedSettings = PlantedSettings(), directions: np.ndarray 
         rows = int(rng.integers(settings.rows[0], settings.rows[1] + 1))
         segments = _segments(rng, rows, settings)
         labels = rng.integers(0, len(classes), len(segments))
+        if settings.one_class:
+            labels[:] = labels[0]
         features = rng.standard_normal((rows, settings.width))
         other = rng.standard_normal((rows, settings.second_width))
         for (start, end), label in zip(segments, labels, strict=True):
@@ -181,7 +185,8 @@ def write_joint_world(world: PlantedWorld, folder: Path) -> None:
     notes = folder / ANNOTATIONS
     notes.mkdir(parents=True, exist_ok=True)
     subsets = {"training": "validation", "validation": "test"}
-    database = world.database(GRID)
+    # GRID puts a row at its first frame, `database` wants the middle of its clip
+    database = world.database(replace(GRID, offset=None))
     records = [database[video.video] for video in world.videos]
     for record in records:
         record["subset"] = subsets[record["subset"]]

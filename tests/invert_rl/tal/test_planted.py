@@ -91,7 +91,7 @@ def test_joint_layout(tmp_path: Path) -> None:
         entries = database[video.video]["annotations"]
         assert video.segments == tuple((*entry["segment"], entry["label"]) for entry in entries)
         assert video.duration == pytest.approx(len(planted.features) * 16 / 25)
-        assert np.abs(GRID.row(np.array([s[:2] for s in video.segments])) + 0.5 - planted.segments).max() <= 0.5
+        assert np.abs(GRID.row(np.array([s[:2] for s in video.segments])) - planted.segments).max() < 1e-9
 
 
 def test_reading_says_what_is_wrong(tmp_path: Path) -> None:
