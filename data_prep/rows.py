@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,9 @@ Window = tuple[float, float]
 
 MAX_SECONDS = 1e9
 """Larger numbers, 30 years and more, are damage."""
+
+NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|<\|\w+\|>")
+"""Control characters, and the marks by which chat templates tell roles and videos apart."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,9 @@ def parse_row(record: Any, where: str) -> Row:
         if not isinstance(record[name], str) or not record[name].strip():
             raise DataError(f"{where}: field {name!r} must be a non-empty string, found {record[name]!r}")
     where = f"{where} (id {record['id']!r})"
+    foreign = NOT_TEXT.search(record["query"])
+    if foreign:
+        raise DataError(f"{where}: the query holds {foreign.group()!r}, which is no text but a mark; remove it")
     check_video_name(record["video"], where)
     duration = _seconds(record["duration"], f"{where}: duration")
     if duration <= 0:

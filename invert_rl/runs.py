@@ -20,6 +20,7 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
+from trl import TrlParser
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
@@ -59,6 +60,22 @@ def config_arguments(arguments: Sequence[str], default: Path) -> list[str]:
     if "--config" not in normal and not {"-h", "--help"} & set(normal):
         normal = ["--config", str(default), *normal]
     return normal
+
+
+def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tuple[Any, ...]:
+    """The recipe's settings from command line and YAML, one object per dataclass; ``--help`` knows all fields.
+
+    The first class has ``output_dir``; where that is left at ``runs/<recipe>`` it becomes the next free folder.
+    Raises `DataError` for a setting that cannot be used.
+    """
+    parser = TrlParser(tuple(classes), prog=f"accelerate launch recipes/{recipe}.py")
+    try:
+        parsed = parser.parse_args_and_config(config_arguments(sys.argv[1:], default))
+    except (ValueError, OSError) as error:
+        raise DataError(f"settings: {error}") from error
+    if parsed[0].output_dir == f"runs/{recipe}":
+        parsed[0].output_dir = next_run_folder(recipe)
+    return parsed
 
 
 def next_run_folder(name: str) -> str:

@@ -12,13 +12,12 @@ With a config and data of your own:
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback
-from trl import ModelConfig, TrlParser, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
@@ -26,7 +25,7 @@ from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
-from invert_rl.grpo.config import DEFAULT_OUTPUT, InvertGRPOConfig
+from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rewards import reward_functions
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_model, load_processor
@@ -36,9 +35,8 @@ from invert_rl.runs import (
     before_after_table,
     check_run_folder,
     clear_errors,
-    config_arguments,
     console,
-    next_run_folder,
+    parse_arguments,
     quiet_libraries,
     write_summary,
 )
@@ -142,11 +140,4 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        parser = TrlParser((InvertGRPOConfig, ModelConfig), prog="accelerate launch recipes/grpo_invert.py")
-        try:
-            grpo_args, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))
-        except (ValueError, OSError) as error:
-            raise DataError(f"settings: {error}") from error
-        if grpo_args.output_dir == DEFAULT_OUTPUT:
-            grpo_args.output_dir = next_run_folder("grpo_invert")
-        main(grpo_args, model_config)
+        main(*parse_arguments("grpo_invert", (InvertGRPOConfig, ModelConfig), DEFAULT_CONFIG))

@@ -12,13 +12,12 @@ Before GRPO on data of your own:
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback
-from trl import ModelConfig, TrlParser, get_peft_config
+from trl import ModelConfig, get_peft_config
 
 from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows
@@ -31,14 +30,13 @@ from invert_rl.runs import (
     before_after_table,
     check_run_folder,
     clear_errors,
-    config_arguments,
     console,
-    next_run_folder,
+    parse_arguments,
     quiet_libraries,
     write_summary,
 )
 from invert_rl.schedule import Draw
-from invert_rl.sft.config import DEFAULT_OUTPUT, InvertSFTConfig
+from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.sft.targets import target_text
 from invert_rl.sft.trainer import InvertSFTTrainer
 from invert_rl.task_data import check_video_root
@@ -128,11 +126,4 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        parser = TrlParser((InvertSFTConfig, ModelConfig), prog="accelerate launch recipes/sft_invert.py")
-        try:
-            sft_args, model_config = parser.parse_args_and_config(config_arguments(sys.argv[1:], DEFAULT_CONFIG))
-        except (ValueError, OSError) as error:
-            raise DataError(f"settings: {error}") from error
-        if sft_args.output_dir == DEFAULT_OUTPUT:
-            sft_args.output_dir = next_run_folder("sft_invert")
-        main(sft_args, model_config)
+        main(*parse_arguments("sft_invert", (InvertSFTConfig, ModelConfig), DEFAULT_CONFIG))

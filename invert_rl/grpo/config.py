@@ -10,15 +10,13 @@ from invert_rl.schedule import TaskSchedule
 from invert_rl.tasks import TASKS
 from invert_rl.video.config import FrameFields
 
-DEFAULT_OUTPUT = "runs/grpo_invert"
-
 
 @dataclass
 class InvertGRPOConfig(FrameFields, GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
     output_dir: str = field(
-        default=DEFAULT_OUTPUT, metadata={"help": "Run folder; default: the next free runs/grpo_invert_NNN."}
+        default="runs/grpo_invert", metadata={"help": "Run folder; default: the next free runs/grpo_invert_NNN."}
     )
     train_data: str | None = field(
         default=None,

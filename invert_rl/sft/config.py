@@ -9,15 +9,13 @@ from trl import SFTConfig
 from invert_rl.schedule import TaskSchedule
 from invert_rl.video.config import FrameFields
 
-DEFAULT_OUTPUT = "runs/sft_invert"
-
 
 @dataclass
 class InvertSFTConfig(FrameFields, SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
     output_dir: str = field(
-        default=DEFAULT_OUTPUT, metadata={"help": "Run folder; default: the next free runs/sft_invert_NNN."}
+        default="runs/sft_invert", metadata={"help": "Run folder; default: the next free runs/sft_invert_NNN."}
     )
     train_data: str | None = field(
         default=None,

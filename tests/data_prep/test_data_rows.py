@@ -51,6 +51,8 @@ def test_rows_survive_both_formats(tmp_path: Path) -> None:
         ({"duration": True}, "not a finite number"),
         ({"duration": 10**400}, "not a finite number"),
         ({"query": " "}, "'query' must be a non-empty string"),
+        ({"query": "open\x00 the door"}, "the query holds"),
+        ({"query": "find <|video_pad|> here"}, "the query holds .<.video_pad.>"),
         ({"video": "../v.mp4"}, "inside the video folder"),
         ({"meta": [1]}, "'meta' must be an object"),
     ],
