@@ -13,6 +13,7 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_model, load_processor
 from invert_rl.video.store import FrameStore
+from tests.invert_rl.tiny_run import SHORT_RUN
 
 MakeTrainer = Callable[..., InvertGRPOTrainer]
 
@@ -36,21 +37,12 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         root = overrides.pop("video_root", world / "videos")
         data = overrides.pop("rows", rows)
         settings = {
+            **SHORT_RUN,
             "output_dir": output_dir or str(tmp_path / "run"),
             "per_device_train_batch_size": 4,
             "num_generations": 4,
             "max_completion_length": 6,
             "max_steps": 2,
-            "learning_rate": 1e-3,
-            "min_pixels": 56 * 56,
-            "gradient_checkpointing": False,
-            "bf16": False,
-            "use_cpu": True,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "seed": 3,
             **overrides,
         }
         args = InvertGRPOConfig(**settings)

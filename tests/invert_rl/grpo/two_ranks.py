@@ -27,23 +27,15 @@ from rewards.errors import RewardError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # torchrun runs this file, not the package
 from tests.invert_rl.grpo.faulty_store import FaultyStore
+from tests.invert_rl.tiny_run import SHORT_RUN
 
 SETTINGS = {
+    **SHORT_RUN,
     "per_device_train_batch_size": 2,
     "num_generations": 4,
     "max_completion_length": 5,
     "max_steps": 4,
     "tvg_probability": 0.5,
-    "learning_rate": 1e-3,
-    "min_pixels": 56 * 56,
-    "gradient_checkpointing": False,
-    "bf16": False,
-    "use_cpu": True,
-    "report_to": "none",
-    "save_strategy": "no",
-    "logging_steps": 1,
-    "disable_tqdm": True,
-    "seed": 3,
 }
 
 

@@ -18,6 +18,7 @@ from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.sft.targets import target_text
 from invert_rl.sft.trainer import IGNORED, InvertSFTTrainer
 from invert_rl.video.store import FrameStore
+from tests.invert_rl.tiny_run import SHORT_RUN
 
 MakeTrainer = Callable[..., InvertSFTTrainer]
 
@@ -30,19 +31,10 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         passed = {"peft_config": overrides.pop("peft_config")} if "peft_config" in overrides else {}
         data = overrides.pop("rows", rows)
         settings = {
+            **SHORT_RUN,
             "output_dir": output_dir or str(tmp_path / "run"),
             "per_device_train_batch_size": 4,
             "max_steps": 2,
-            "learning_rate": 1e-3,
-            "min_pixels": 56 * 56,
-            "gradient_checkpointing": False,
-            "bf16": False,
-            "use_cpu": True,
-            "report_to": "none",
-            "save_strategy": "no",
-            "logging_steps": 1,
-            "disable_tqdm": True,
-            "seed": 3,
             **overrides,
         }
         args = InvertSFTConfig(**settings)
