@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
     "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),
     "rate-difficulty": ("invert_rl.evaluation.difficulty_command", "measure how hard each row is for a model"),
+    "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
 }

@@ -1,0 +1,250 @@
+"""Multiple-choice questions about actions with hard distractors: EPIC-KITCHENS-100-MQA (paper, section 3.1)."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from data_prep.errors import DataError
+from data_prep.rows import Row
+from invert_rl.llavaction.segments import Action, ClassMap, Segment, action_key, same_text
+from invert_rl.llavaction.specialist import NoPrediction, Specialist
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+STYLES = ("narration", "label")
+RECALLS = (1, 5, 10, 20)
+MULTIPLIER = {"benchmark": 1, "train": 2}
+"""Distractors are drawn from the K - 1 hardest classes for the benchmark, and from the 2 K hardest for training [R]."""
+
+
+class Rejected(Exception):
+    """A segment that no question can be made of; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One clip with its options, one of which is true."""
+
+    segment: Segment
+    options: tuple[str, ...]
+    """Texts without letters, all different, in the order in which they are shown."""
+    actions: tuple[Action, ...]
+    """The class of each option, all different."""
+    answer: int
+    """Place of the true option."""
+
+    @property
+    def letter(self) -> str:
+        """Letter of the true option."""
+        return LETTERS[self.answer]
+
+
+@dataclass
+class Summary:
+    """What happened while questions were built."""
+
+    rows: int = 0
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    """Id and reason of each segment without a question."""
+    same_text: int = 0
+    """Classes passed over because all their texts were among the options already."""
+    unknown: int = 0
+    """Predicted classes passed over because no segment has them."""
+    ranks: list[int | None] = field(default_factory=list)
+    """Place of the true class in each ranking, from 0; None where it is missing."""
+    letters: Counter[str] = field(default_factory=Counter)
+
+    def record(self, knows_truth: bool) -> dict[str, Any]:
+        """The summary as JSON; recall is None for rankings that are made from the true class."""
+        reasons = Counter(entry["reason"] for entry in self.rejected)
+        recall = {
+            f"top_{k}": sum(rank is not None and rank < k for rank in self.ranks) / max(1, len(self.ranks))
+            for k in RECALLS
+        }
+        return {
+            "rows": self.rows,
+            "questions": sum(self.letters.values()),
+            "rejected": dict(reasons.most_common()),
+            "rejected_rows": self.rejected,
+            "specialist_recall": None if knows_truth else {name: round(value, 6) for name, value in recall.items()},
+            "classes_passed_over": {"same text as another option": self.same_text, "in no annotation": self.unknown},
+            "answers": {letter: self.letters[letter] for letter in sorted(self.letters)},
+        }
+
+
+class QuestionBuilder:
+    """Makes one question of one segment; what is random depends on the seed and the segment's id alone.
+
+    Args:
+        classes: all classes with their narrations.
+        specialist: ranks the classes, hardest first.
+        count: number of options, K.
+        mode: "benchmark" takes the K - 1 highest-ranked classes other than the true one; "train" draws K - 1 of the
+            2 K highest-ranked (`MULTIPLIER`).
+        style: "narration" writes a class as one of its narrations, drawn from all of them (eq. 3), and the true one
+            as the segment's own; "label" writes the official names.
+        seed: of the drawing and the order of options.
+    """
+
+    def __init__(
+        self,
+        classes: ClassMap,
+        specialist: Specialist,
+        count: int = 5,
+        mode: str = "benchmark",
+        style: str = "narration",
+        seed: int = 0,
+    ) -> None:
+        if mode not in MULTIPLIER:
+            raise DataError(f"mode must be one of {', '.join(MULTIPLIER)}, found {mode!r}")
+        if style not in STYLES:
+            raise DataError(f"style must be one of {', '.join(STYLES)}, found {style!r}")
+        if not 2 <= count <= len(LETTERS):
+            raise DataError(f"the number of options must be between 2 and {len(LETTERS)}, found {count}")
+        if len(classes.actions) < count:
+            raise DataError(f"{count} options need as many classes, the annotations have {len(classes.actions)}")
+        self.classes, self.specialist = classes, specialist
+        self.count, self.mode, self.style, self.seed = count, mode, style, seed
+        self.summary = Summary()
+
+    def questions(self, segments: Sequence[Segment]) -> list[Question]:
+        """The questions of all segments that allow one; `summary` says what happened to the others."""
+        found = []
+        for place, segment in enumerate(segments):
+            self.summary.rows += 1
+            try:
+                question = self.question(place, segment)
+            except (Rejected, NoPrediction) as error:
+                self.summary.rejected.append({"id": segment.id, "reason": str(error)})
+                continue
+            self.summary.letters[question.letter] += 1
+            found.append(question)
+        return found
+
+    def question(self, place: int, segment: Segment) -> Question:
+        """The question of the segment in row ``place``; raises `Rejected` or `NoPrediction`."""
+        rng = np.random.default_rng([self.seed, 0, zlib.crc32(segment.id.encode())])
+        truth = self.true_text(segment)
+        if not truth:
+            raise Rejected("no narration")
+        if segment.end <= segment.start:
+            raise Rejected("an empty segment")
+        ranked = self.specialist.ranked(place, segment)
+        self.summary.ranks.append(ranked.index(segment.action) if segment.action in ranked else None)
+        used = {same_text(truth)}
+        chosen: list[tuple[Action, str]] = []
+        for action in self._candidates(ranked, segment.action, rng):
+            text = self._text(action, used, rng)
+            if text is None:
+                self.summary.same_text += 1
+                continue
+            used.add(same_text(text))
+            chosen.append((action, text))
+            if len(chosen) == self.count - 1:
+                break
+        if len(chosen) < self.count - 1:
+            raise Rejected("fewer distinct options than asked for")
+        options = [(segment.action, truth), *chosen]
+        order = rng.permutation(self.count)
+        return Question(
+            segment=segment,
+            options=tuple(options[index][1] for index in order),
+            actions=tuple(options[index][0] for index in order),
+            answer=int(np.flatnonzero(order == 0)[0]),
+        )
+
+    def true_text(self, segment: Segment) -> str:
+        """How the segment's own action is written: its narration, possibly empty, or its label."""
+        return segment.narration if self.style == "narration" else self.classes.label(segment.action)
+
+    def _candidates(self, ranked: Sequence[Action], truth: Action, rng: np.random.Generator) -> list[Action]:
+        """The distractors' classes in the order in which they are tried, the true one left out."""
+        known = [action for action in ranked if action in self.classes.index]
+        self.summary.unknown += len(ranked) - len(known)
+        others = [action for action in known if action != truth]
+        if self.mode == "benchmark":
+            return others
+        pool = others[: MULTIPLIER["train"] * self.count]
+        drawn = [pool[index] for index in rng.permutation(len(pool))]
+        return drawn + others[len(pool) :]  # these are reached only where texts of drawn classes are the same
+
+    def _text(self, action: Action, used: set[str], rng: np.random.Generator) -> str | None:
+        """A text of the class that is not used yet, or None."""
+        if self.style == "label":
+            label = self.classes.label(action)
+            return None if same_text(label) in used else label
+        pool = {text: n for text, n in self.classes.narrations[action].items() if same_text(text) not in used}
+        if not pool:
+            return None
+        texts = sorted(pool)
+        weights = np.array([pool[text] for text in texts], dtype=np.float64)
+        return texts[int(rng.choice(len(texts), p=weights / weights.sum()))]
+
+
+def question_row(
+    question: Question,
+    duration: float,
+    video: str,
+    dataset: str = "",
+    split: str = "",
+    priors: Sequence[tuple[Segment, str]] = (),
+) -> Row:
+    """The question as a row of the common schema, with all that the training views need in ``meta``.
+
+    ``query`` is the true option's text and ``windows`` the segment, seconds; ``duration`` is the video's. ``priors``
+    are the segments right before with their texts, earliest first; their ``offset`` is how many seconds before this
+    one they started.
+    """
+    segment = question.segment
+    meta: dict[str, Any] = {
+        "options": list(question.options),
+        "option_classes": [action_key(action) for action in question.actions],
+        "answer": question.letter,
+        "verb_class": segment.verb,
+        "noun_class": segment.noun,
+    }
+    if priors:
+        meta["priors"] = [
+            {"id": prior.id, "narration": text, "offset": round(segment.start - prior.start, 2)}
+            for prior, text in priors
+        ]
+    return Row(
+        id=segment.id,
+        video=video,
+        duration=duration,
+        query=question.options[question.answer],
+        windows=((segment.start, segment.end),),
+        dataset=dataset,
+        split=split,
+        meta=meta,
+    )
+
+
+def check_question(row: Row) -> None:
+    """Refuse a row that is no question; raises `DataError` naming the row and what is wrong with it."""
+    where = f"row {row.id!r}"
+    options, answer = row.meta.get("options"), row.meta.get("answer")
+    if not isinstance(options, Sequence) or isinstance(options, str) or not 2 <= len(options) <= len(LETTERS):
+        raise DataError(f"{where}: meta.options must list 2 to {len(LETTERS)} texts; build questions with build-mqa")
+    if not isinstance(answer, str) or len(answer) != 1 or answer not in LETTERS[: len(options)]:
+        raise DataError(f"{where}: meta.answer {answer!r} is not the letter of one of its {len(options)} options")
+    if len({same_text(str(option)) for option in options}) < len(options):
+        raise DataError(f"{where}: two options have the same text")
+
+
+def options_text(options: Sequence[str]) -> str:
+    """``A. take plate`` and so on, one option per line."""
+    return "\n".join(f"{LETTERS[place]}. {text}" for place, text in enumerate(options))
+
+
+def class_labels(row: Row, classes: Mapping[str, int]) -> tuple[int, int, int]:
+    """Verb, noun and action class of a row for the heads; -1 where it has none or ``classes`` does not know it."""
+    verb, noun = row.meta.get("verb_class"), row.meta.get("noun_class")
+    if verb is None or noun is None:
+        return -1, -1, -1
+    return int(verb), int(noun), classes.get(action_key((int(verb), int(noun))), -1)
