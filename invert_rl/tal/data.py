@@ -68,7 +68,19 @@ def read_videos(
     Raises `DataError` for a subset without an annotated video, an unknown class, and features that are missing or
     do not fit the duration.
     """
-    database = read_database(annotations)
+    return videos_of(read_database(annotations), str(annotations), features, subset, classes, size, resize_mode)
+
+
+def videos_of(
+    database: dict[str, Any],
+    where: str,
+    features: Features,
+    subset: str,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+    resize_mode: str = "actionformer",
+) -> list[Video]:
+    """As `read_videos`, of what a file held; ``where`` names it in errors."""
     ids = {name: index for index, name in enumerate(classes if classes is not None else class_names(database))}
     there = sorted({str(record.get("subset")) for record in database.values()})
     videos = []
@@ -83,13 +95,13 @@ def read_videos(
         unknown = {entry["label"] for entry in record["annotations"]} - ids.keys()
         if unknown:
             raise DataError(
-                f"{annotations}: video {video!r} has labels {sorted(unknown)}, none of the {len(ids)} classes"
+                f"{where}: video {video!r} has labels {sorted(unknown)}, none of the {len(ids)} classes"
             )
         times = torch.tensor([entry["segment"] for entry in record["annotations"]], dtype=torch.float64).view(-1, 2)
         labels = torch.tensor([ids[entry["label"]] for entry in record["annotations"]], dtype=torch.long)
         videos.append(Video(video, duration, grid, rows, grid.row(times).float(), labels))
     if not any(len(video.labels) for video in videos):
-        raise DataError(f"{annotations}: no annotated video in subset {subset!r}; subsets: {', '.join(there)}")
+        raise DataError(f"{where}: no annotated video in subset {subset!r}; subsets: {', '.join(there)}")
     return videos
 
 

@@ -46,7 +46,7 @@ class Layout:
 LAYOUTS = {
     "thumos-i3d": Layout(2048, 4, 16),
     "thumos-videomaev2-g": Layout(1408, 4, 16),
-    "thumos-clip": Layout(512, 8, 8, 30.0),
+    "thumos-clip": Layout(512, 8, 8),
     "anet-tsp": Layout(512, 16, 16, 15.0, prefix="v_"),
     "anet-clip": Layout(512, 16, 16),
     "epic-slowfast": Layout(2304, 16, 32, 30.0),

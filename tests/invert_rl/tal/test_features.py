@@ -99,7 +99,7 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_published_layouts_have_their_grid() -> None:
     assert LAYOUTS["anet-tsp"].grid().seconds(1.0) == pytest.approx(24 / 15)
     assert LAYOUTS["thumos-i3d"].grid(29.97).seconds(0.0) == pytest.approx(8 / 29.97)
-    assert LAYOUTS["thumos-clip"].grid().length(8273 / 30) == pytest.approx(1034, abs=1)
+    assert LAYOUTS["thumos-clip"].grid(30.0).length(8273 / 30) == pytest.approx(1034, abs=1)
     with pytest.raises(ValueError, match="give fps"):
         LAYOUTS["thumos-i3d"].grid()
 
