@@ -1,0 +1,116 @@
+"""Weakly supervised localization: DELU with key and complete semantics that distill into each other (MLLM4WTAL).
+
+Without arguments it trains on generated two-stream features with video-level labels
+(recipes/configs/planted/wtal.yaml):
+
+    accelerate launch recipes/distill_wtal.py
+
+On the usual release of I3D features, a pickle, or on a file of features per video:
+
+    accelerate launch recipes/distill_wtal.py --config recipes/configs/thumos14/wtal.yaml \
+        --joint_features FOLDER --allow_pickle true --descriptions actions.json
+    accelerate launch recipes/distill_wtal.py --config recipes/configs/thumos14/wtal.yaml \
+        --annotations thumos14.json --features FOLDER --descriptions actions.json
+
+The base, +KSM, +CSR: --matching false --reconstruction false, --reconstruction false, --matching false.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from transformers import set_seed
+
+from data_prep.files import atomic_write
+from invert_rl.resume import resume_point
+from invert_rl.runs import (
+    before_after_table,
+    check_run_folder,
+    clear_errors,
+    console,
+    parse_arguments,
+    quiet_libraries,
+    write_summary,
+)
+from invert_rl.wtal.build import (
+    batch_drawer,
+    build_model,
+    encode_semantics,
+    evaluation_rules,
+    load_data,
+    load_descriptions,
+    planted_world,
+)
+from invert_rl.wtal.config import WtalArguments
+from invert_rl.wtal.control import add_controls, train_on_shuffled_labels
+from invert_rl.wtal.evaluate import detect_videos, percent, score
+from invert_rl.wtal.export import save_localizer
+from invert_rl.wtal.trainer import WtalTrainer
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "wtal.yaml"
+
+
+def main(args: WtalArguments) -> None:
+    started = time.perf_counter()
+    out = console()
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
+    folder = Path(args.output_dir)
+
+    # data: videos with classes, and texts of the classes
+    data = load_data(args)
+    descriptions = load_descriptions(args, data)
+    rules = evaluation_rules(args)
+    semantics = encode_semantics(args, data, descriptions)
+    out.print(
+        f"{len(data.train)} training videos, {len(data.test)} test videos, {len(data.classes)} classes, "
+        f"descriptions: {descriptions.source}, run folder {args.output_dir}"
+    )
+    if args.descriptions is None and (args.matching or args.reconstruction):
+        out.print("no descriptions given: class names serve as key and complete semantics", style="yellow")
+
+    # model
+    set_seed(args.seed)
+    model = build_model(args, semantics)
+
+    def test() -> dict[str, float]:
+        return score(data, detect_videos(model, data.test, data.classes, args.proposals()), rules)
+
+    trainer = WtalTrainer(model, batch_drawer(args, data, semantics), args, test)
+    before = test()
+    trainer.train(resume_from_checkpoint=checkpoint)
+
+    # the last iteration is reported, the best one only shown beside it
+    results = detect_videos(model, data.test, data.classes, args.proposals())
+    after = score(data, results, rules)
+    best = trainer.best("average_mAP")
+    shuffled = None
+    if args.planted and args.shuffled_control:
+        shuffled = train_on_shuffled_labels(args, planted_world(args), descriptions, rules)
+
+    if trainer.accelerator.is_main_process:
+        save_localizer(folder / "model", model, args, data.classes, semantics.vocabulary)
+        with atomic_write(folder / "results.json") as stream:
+            json.dump({"version": "invert-rl", "results": results}, stream)
+        settings = {"descriptions_from": descriptions.source, **args.to_dict()}
+        summary = write_summary(args.output_dir, before, after, time.perf_counter() - started, settings)
+        add_controls(summary, shuffled, best)
+        out.print(before_after_table(percent(before), percent(after), f"{len(data.test)} test videos, percent"))
+        if shuffled is not None:
+            out.print(
+                f"with labels shuffled among the training videos: average_mAP {100 * shuffled['average_mAP']:.1f}"
+            )
+        if best is not None:
+            out.print(f"best test on the way: average_mAP {100 * best[1]:.1f} at iteration {best[0]}")
+        out.print(
+            f"{time.perf_counter() - started:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\n"
+            f"results  {folder / 'results.json'}\nlog      {folder / 'log.jsonl'}"
+        )
+
+
+if __name__ == "__main__":
+    quiet_libraries()
+    with clear_errors():
+        main(*parse_arguments("distill_wtal", (WtalArguments,), DEFAULT_CONFIG))
