@@ -54,8 +54,8 @@ class StepBatches(Dataset):
 class SupervisedTrainer(WholeCheckpoints):
     """Trains a module that gives losses: ``model(**batch)`` returns scalars by name, of which "loss" is minimised.
 
-    The others are logged, as means over ranks and over the steps since the last line; their names are the same on all
-    ranks. What must survive a resume beside the weights, such as running means, is a buffer of the model.
+    The others are logged, as means over ranks and over the batches since the last line that gave them; their names are
+    the same on all ranks. What must survive a resume beside the weights, such as running means, is a buffer of the model.
 
     Args:
         model: the module.
@@ -88,7 +88,7 @@ class SupervisedTrainer(WholeCheckpoints):
         self.model_accepts_loss_kwargs = False  # each part's loss is a mean: accumulated parts are averaged
         self.groups = groups
         self._sums: dict[str, Tensor] = {}
-        self._counted = 0
+        self._counts: dict[str, int] = {}
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
@@ -110,20 +110,19 @@ class SupervisedTrainer(WholeCheckpoints):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         losses = model(**inputs)
-        self._counted += 1
         for name, value in losses.items():
             if name != "loss":
+                self._counts[name] = self._counts.get(name, 0) + 1
                 self._sums[name] = self._sums.get(name, torch.zeros((), device=value.device)) + value.detach().float()
         return (losses["loss"], losses) if return_outputs else losses["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if self._counted:
-            names = sorted(self._sums)
-            if names:
-                means = torch.stack([self._sums[name] for name in names]) / self._counted
-                means = self.accelerator.reduce(means, reduction="mean")
-                logs |= dict(zip(names, means.tolist(), strict=True))
-            self._sums, self._counted = {}, 0
+        names = sorted(self._sums)
+        if names:
+            means = torch.stack([self._sums[name] / self._counts[name] for name in names])
+            means = self.accelerator.reduce(means, reduction="mean")
+            logs |= dict(zip(names, means.tolist(), strict=True))
+            self._sums, self._counts = {}, {}
         super().log(logs, start_time)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
