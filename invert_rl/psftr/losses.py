@@ -37,7 +37,9 @@ def psftr_losses(
         "actionness": config.actionness_weight,
         "saliency": config.saliency_weight,
     }
-    return {"loss": sum((weights[name] * value for name, value in total.items()), outputs.saliency.new_zeros(()))} | total
+    return {
+        "loss": sum((weights[name] * value for name, value in total.items()), outputs.saliency.new_zeros(()))
+    } | total
 
 
 def query_losses(

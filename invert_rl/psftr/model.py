@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -97,6 +98,12 @@ class PSFTR(nn.Module):
         return QueryOutputs(self.config.logit_scale * cosines, segments, self.actionness(content)[..., 0])
 
 
+def build_psftr(config: PSFTRConfig, seed: int) -> PSFTR:
+    """A model whose first weights follow from the seed."""
+    torch.manual_seed(seed)
+    return PSFTR(config)
+
+
 def save_psftr(model: PSFTR, folder: Path) -> None:
     """Write weights (safetensors) and config of a model into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,17 +123,15 @@ def load_psftr(folder: Path) -> PSFTR:
     return model.eval()
 
 
-def parameter_groups(model: nn.Module, learning_rate: float, conv_rate: float, slow: float = 0.1) -> list[dict]:
+def parameter_groups(model: PSFTR, learning_rate: float, conv_rate: float, slow: float = 0.1) -> list[dict[str, Any]]:
     """Groups of the optimizer: convolutions at ``conv_rate`` (Table 5's backbone), sampling offsets and references at
     ``slow`` times ``learning_rate`` [R TadTR], the rest at ``learning_rate``."""
-    groups: dict[float, list[nn.Parameter]] = {learning_rate: [], conv_rate: [], slow * learning_rate: []}
+    fast: list[nn.Parameter] = []
+    sampling: list[nn.Parameter] = []
+    convs: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         parts = name.split(".")
-        if "convs" in parts:
-            rate = conv_rate
-        elif "offsets" in parts or "reference" in parts:
-            rate = slow * learning_rate
-        else:
-            rate = learning_rate
-        groups[rate].append(parameter)
-    return [{"params": parameters, "lr": rate} for rate, parameters in groups.items() if parameters]
+        group = convs if parts[0] == "convs" else sampling if {"offsets", "reference"} & set(parts) else fast
+        group.append(parameter)
+    rates = [(fast, learning_rate), (sampling, slow * learning_rate), (convs, conv_rate)]
+    return [{"params": parameters, "lr": rate} for parameters, rate in rates if parameters]

@@ -25,7 +25,9 @@ WORLD = PlantedSettings(train_videos=128, test_videos=96, strength=8.0, one_clas
 def attribute_directions(seed: int, attributes: int, width: int) -> np.ndarray:
     """``(C, width)`` of length 1: the sums of all pairs of orthogonal attribute vectors."""
     vectors = np.linalg.qr(np.random.default_rng(seed).standard_normal((width, attributes)))[0].T
-    pairs = np.array([vectors[first] + vectors[second] for first, second in itertools.combinations(range(attributes), 2)])
+    pairs = np.array(
+        [vectors[first] + vectors[second] for first, second in itertools.combinations(range(attributes), 2)]
+    )
     return pairs / np.linalg.norm(pairs, axis=1, keepdims=True)
 
 

@@ -1,0 +1,124 @@
+"""What a run leaves: evaluations by step, detections, and summaries of one split and of several."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from data_prep.files import atomic_write, read_json, read_jsonl
+from invert_rl.psftr.experiment import Metrics, Results
+from invert_rl.runs import SUMMARY, forget_later_steps, write_summary
+
+EVALUATIONS = "evaluations.jsonl"
+"""Metrics by step in a split's folder; step 0 is the untrained model."""
+RESULTS = "results.json"
+CONDITIONS = ("before", "after", "shuffled", "best")
+"""Untrained, after the last step, the same with each class's text given to another, and the best on the way."""
+
+
+class Evaluations(TrainerCallback):
+    """The metrics of the unseen classes at the start, every so many steps and at the end, by the main process."""
+
+    def __init__(self, evaluate: Callable[[], tuple[Metrics, Results]], folder: Path, every: int) -> None:
+        """``every`` 0: only what `at` is asked for."""
+        self.evaluate, self.path, self.every = evaluate, folder / EVALUATIONS, every
+
+    def at(self, step: int) -> tuple[Metrics, Results]:
+        """Measure now and write it down as the metrics of ``step``."""
+        metrics, results = self.evaluate()
+        forget_later_steps(self.path, step - 1)
+        with self.path.open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"step": step, **metrics}) + "\n")
+        return metrics, results
+
+    def known(self) -> dict[int, Metrics]:
+        """Metrics by step."""
+        if not self.path.is_file():
+            return {}
+        entries = [dict(entry) for _, entry in read_jsonl(self.path)]
+        return {int(entry.pop("step")): entry for entry in entries}
+
+    def best(self) -> Metrics:
+        """The trained step of the highest ``average_mAP``, and its ``step``.
+
+        It is chosen on the test videos, as GAP chooses its epoch: show it beside the last step, never instead.
+        """
+        step, metrics = max(
+            ((step, metrics) for step, metrics in self.known().items() if step), key=lambda pair: pair[1]["average_mAP"]
+        )
+        return {"step": step, **metrics}
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            forget_later_steps(self.path, state.global_step)
+            if 0 not in self.known():
+                self.at(0)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        due = self.every and state.global_step % self.every == 0 and state.global_step < state.max_steps
+        if due and state.is_world_process_zero:
+            self.at(state.global_step)
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Write detections as ``invert-rl evaluate-detection --predictions`` reads them."""
+    with atomic_write(path) as out:
+        json.dump({"version": "PSFTR", "results": results, "external_data": {}}, out)
+
+
+def write_report(
+    folder: Path, conditions: Mapping[str, Metrics], seconds: float, settings: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
+    """Write ``summary.json`` with the metrics of `CONDITIONS`, fractions, and return it; ``more`` stands beside."""
+    path = write_summary(str(folder), conditions["before"], conditions["after"], seconds, settings)
+    rest = {name: dict(metrics) for name, metrics in conditions.items() if name not in ("before", "after")}
+    content = {**read_json(path), **rest, **more}
+    with atomic_write(path) as out:
+        json.dump(content, out, indent=1, default=str)
+        out.write("\n")
+    return content
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """The summary of a split that is done, or None."""
+    return read_json(folder / SUMMARY) if (folder / SUMMARY).is_file() else None
+
+
+def over_splits(reports: Sequence[Mapping[str, Any]]) -> dict[str, Metrics]:
+    """For each of `CONDITIONS` the mean of every metric, and its population standard deviation as ``NAME_std``."""
+    found: dict[str, Metrics] = {}
+    for condition in CONDITIONS:
+        found[condition] = {}
+        for name in reports[0][condition]:
+            if name == "step":
+                continue
+            values = np.array([report[condition][name] for report in reports])
+            found[condition] |= {name: float(values.mean()), f"{name}_std": float(values.std())}
+    return found
+
+
+def report_table(report: Mapping[str, Any], title: str) -> Table:
+    """Metrics by condition in percent, with the deviation over splits where there are several."""
+    table = Table(title=title)
+    table.add_column("metric")
+    for condition in CONDITIONS:
+        table.add_column({"shuffled": "shuffled text", "best": "best step"}.get(condition, condition), justify="right")
+    for name in report["after"]:
+        if not name.endswith("_std"):
+            table.add_row(name, *(_percent(report[condition], name) for condition in CONDITIONS))
+    return table
+
+
+def _percent(metrics: Mapping[str, float], name: str) -> str:
+    if name not in metrics:
+        return ""
+    deviation = f" ± {100 * metrics[f'{name}_std']:.1f}" if f"{name}_std" in metrics else ""
+    return f"{100 * metrics[name]:.1f}{deviation}"
