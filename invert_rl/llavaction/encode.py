@@ -1,0 +1,128 @@
+"""From a prompt with one clip, and its answer, to padded model inputs with the action token in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from data_prep.errors import DataError
+from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.llavaction.action_token import ACTION_TOKEN, action_place, visual_ids
+from invert_rl.llavaction.model import IGNORED, UNLABELLED
+from invert_rl.video.clip import Clip
+
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt, with its answer if there is one, and its clip."""
+
+    ids: list[int]
+    kinds: list[int]
+    """0 text, 2 video; same length as ``ids``."""
+    answer: int
+    """How many of the last ids are the answer."""
+    video: dict[str, Tensor]
+    """The video tensors that the model's forward takes."""
+    classes: tuple[int, int, int] = field(default=(UNLABELLED, UNLABELLED, UNLABELLED))
+    """Verb, noun and action; -1 where there is none."""
+
+
+class ClipEncoder:
+    """Encodes text under a clip for Qwen2.5-VL, Qwen3-VL and LLaVA-OneVision.
+
+    Args:
+        processor: of the checkpoint, with the action token in its tokenizer.
+        config: the model's configuration.
+        action_token: put the token in; False gives the plain prompt.
+        max_length: most tokens of prompt and answer; a longer one is refused, never cut.
+    """
+
+    def __init__(
+        self, processor: ProcessorMixin, config: Any, action_token: bool = True, max_length: int | None = None
+    ) -> None:
+        self.processor = processor
+        self.tokenizer = processor.tokenizer
+        self.max_length = max_length
+        self.placeholders, self.closing = visual_ids(processor, config)
+        self.video_token_id = config.video_token_id
+        self.token_id = self.tokenizer.convert_tokens_to_ids(ACTION_TOKEN) if action_token else None
+        self.end_id = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.qwen = PromptEncoder(processor) if config.model_type != "llava_onevision" else None
+
+    def __call__(
+        self,
+        text: str,
+        clip: Clip,
+        answer: str | None = None,
+        classes: tuple[int, int, int] = (UNLABELLED, UNLABELLED, UNLABELLED),
+    ) -> Encoded:
+        """Encode the user's ``text`` after the clip, and ``answer`` with its end token.
+
+        Raises `DataError` where it is longer than ``max_length``.
+        """
+        chat = [{"role": "user", "content": [{"type": "video", "video": clip.path}, {"type": "text", "text": text}]}]
+        if self.qwen is not None:
+            prompt = self.qwen(chat, clip)
+            ids, kinds, video = list(prompt.input_ids), list(prompt.mm_token_type_ids), video_inputs([prompt])
+        else:
+            ids, kinds, video = self._llava(chat, clip)
+        if self.token_id is not None:
+            place = action_place(ids, self.placeholders, self.closing)
+            ids.insert(place, self.token_id)
+            kinds.insert(place, 0)
+        taught = [] if answer is None else [*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.end_id]
+        if self.max_length is not None and len(ids) + len(taught) > self.max_length:
+            raise DataError(
+                f"{clip.path}: prompt and answer have {len(ids) + len(taught)} tokens, more than max_length "
+                f"{self.max_length}; take fewer or smaller frames, nothing is cut off"
+            )
+        return Encoded([*ids, *taught], [*kinds, *([0] * len(taught))], len(taught), video, classes)
+
+    def _llava(self, chat: list[dict[str, Any]], clip: Clip) -> tuple[list[int], list[int], dict[str, Tensor]]:
+        text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        inputs = self.processor(text=[text], videos=[clip.frames], return_tensors="pt", do_sample_frames=False)
+        ids = inputs["input_ids"][0].tolist()
+        kinds = [2 * (token == self.video_token_id) for token in ids]
+        return ids, kinds, {"pixel_values_videos": inputs["pixel_values_videos"]}
+
+    def batch(self, items: Sequence[Encoded], side: Side = "left", labels: bool = True) -> dict[str, Tensor]:
+        """Model inputs of several items, padded on one side; text tensors are (batch, longest).
+
+        With ``labels`` they hold ``answer_labels`` and, unless the action token is left out, ``class_labels``.
+        """
+        longest = max(len(item.ids) for item in items)
+
+        def pad(values: list[int], padding: int) -> list[int]:
+            missing = [padding] * (longest - len(values))
+            return missing + values if side == "left" else values + missing
+
+        inputs = {
+            "input_ids": [pad(item.ids, self.tokenizer.pad_token_id) for item in items],
+            "attention_mask": [pad([1] * len(item.ids), 0) for item in items],
+        }
+        if self.qwen is not None:
+            inputs["mm_token_type_ids"] = [pad(item.kinds, 0) for item in items]
+        if labels:
+            inputs["answer_labels"] = [
+                pad([IGNORED] * (len(item.ids) - item.answer) + item.ids[len(item.ids) - item.answer :], IGNORED)
+                for item in items
+            ]
+            if self.token_id is not None:
+                inputs["class_labels"] = [list(item.classes) for item in items]
+        tensors = {name: torch.tensor(values) for name, values in inputs.items()}
+        return tensors | {name: self._videos([item.video[name] for item in items]) for name in items[0].video}
+
+    def _videos(self, tensors: list[Tensor]) -> Tensor:
+        if self.qwen is None and len({tensor.shape for tensor in tensors}) > 1:
+            raise DataError(
+                f"clips of {sorted({tensor.shape[1] for tensor in tensors})} frames in one batch: LLaVA-OneVision "
+                "needs the same number of each; set --min_frames and --max_frames to it and --fps high enough"
+            )
+        return torch.cat(tensors)

@@ -1,0 +1,210 @@
+"""Video LLMs with an action token: the token's embedding, three heads on its last state, and the losses."""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import logging as transformers_logging
+
+from invert_rl.llavaction.action_token import ACTION_TOKEN, add_action_token, embedding_row, find_action_token
+from invert_rl.models import CheckpointError, check_source, load_processor
+from invert_rl.positions import use_trained_positions
+
+IGNORED = -100
+"""Label of tokens that carry no loss."""
+UNLABELLED = -1
+"""Class of a row that has none."""
+MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision")
+"""Architectures; LLaVA-Video in the format of transformers is the last."""
+PREFIX = "action_heads."
+"""Of the heads' weights in a checkpoint."""
+HEADS = ("verb", "noun", "action")
+WEIGHTS = (0.025, 0.025, 0.005)
+"""Weights of the heads' losses [R]: (0.5, 0.5, 0.1) / 2 · 0.1; the paper names none."""
+
+
+@dataclass(frozen=True)
+class ActionSettings:
+    """What a checkpoint's ``config.json`` says about its action token."""
+
+    token_id: int
+    classes: tuple[int, int, int]
+    """Numbers of verbs, nouns and actions."""
+    weights: tuple[float, float, float] = WEIGHTS
+
+
+class ActionHeads(nn.Module):
+    """Verb, noun and action class of the action token's last state: three linear maps without bias (spec 3.7)."""
+
+    def __init__(self, width: int, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.verb, self.noun, self.action = (nn.Linear(width, number, bias=False) for number in classes)
+
+    def forward(self, states: Tensor) -> list[Tensor]:
+        """Logits of verbs, nouns and actions, (batch, classes), for states (batch, width)."""
+        return [self.verb(states), self.noun(states), self.action(states)]
+
+    def losses(self, states: Tensor, labels: Tensor) -> list[Tensor]:
+        """Mean cross-entropy of each head over the rows that have a class; labels (batch, 3), -1 for none.
+
+        Without any such row it is 0 and still depends on the head, so that ranks reduce the same gradients [R].
+        """
+        found = []
+        for logits, classes in zip(self(states), labels.unbind(1), strict=True):
+            loss = functional.cross_entropy(logits.float(), classes, ignore_index=UNLABELLED, reduction="sum")
+            found.append((loss + 0.0 * logits.float().sum()) / (classes != UNLABELLED).sum().clamp(min=1))
+        return found
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of the labelled tokens; ``logits`` are those of the last positions of ``labels``."""
+    kept = logits.shape[1]
+    return functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).float(), labels[:, -kept + 1 :].flatten(), ignore_index=IGNORED
+    )
+
+
+def with_losses(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A model's ``forward`` that gives losses by name if it is handed ``answer_labels``, and else what it gave before.
+
+    ``answer_labels`` (batch, length) are token ids, -100 where there is no loss; ``class_labels`` (batch, 3) verb,
+    noun and action, -1 where a row has none, or None to train without the action token.
+    """
+
+    @functools.wraps(plain)  # `generate` looks at the signature
+    def forward(
+        self: Any, *args: Any, answer_labels: Tensor | None = None, class_labels: Tensor | None = None, **kwargs: Any
+    ) -> Any:
+        if answer_labels is None:
+            return plain(self, *args, **kwargs)
+        length = answer_labels.shape[1]
+        labelled = (answer_labels != IGNORED).any(dim=0).nonzero()
+        first = max(1, int(labelled[0])) if len(labelled) else length - 1
+        outputs = plain(
+            self,
+            *args,
+            logits_to_keep=length - first + 1,  # logits of the answers alone
+            output_hidden_states=True,
+            use_cache=False,
+            **kwargs,
+        )
+        answer = answer_loss(outputs.logits, answer_labels)
+        if class_labels is None:
+            return {"loss": answer, "answer_loss": answer.detach()}
+        settings = action_settings(self.config)
+        places = find_action_token(kwargs["input_ids"], settings.token_id)
+        states = outputs.hidden_states[-1]
+        states = states[torch.arange(len(states), device=states.device), places]
+        heads = self.action_heads.losses(states, class_labels)
+        total = answer + sum(weight * loss for weight, loss in zip(settings.weights, heads, strict=True))
+        names = {f"{name}_loss": loss.detach() for name, loss in zip(HEADS, heads, strict=True)}
+        return {"loss": total, "answer_loss": answer.detach(), **names}
+
+    return forward
+
+
+def action_settings(config: Any) -> ActionSettings:
+    """What `load_action_model` put into a model's configuration; raises `CheckpointError` where it is not there."""
+    settings = getattr(config, "action_token", None)
+    if settings is None:
+        raise CheckpointError(f"{config.name_or_path}: has no action token; train one with recipes/train_llavaction.py")
+    return ActionSettings(settings["token_id"], tuple(settings["classes"]), tuple(settings["weights"]))
+
+
+def load_action_processor(name: str, revision: str | None = None) -> ProcessorMixin:
+    """The processor of a Qwen2.5-VL, Qwen3-VL or LLaVA-OneVision checkpoint, with the action token in its tokenizer."""
+    check_source(name)
+    if AutoConfig.from_pretrained(name, revision=revision).model_type == "llava_onevision":
+        processor = AutoProcessor.from_pretrained(name, revision=revision)
+    else:
+        processor = load_processor(name, revision)
+    add_action_token(processor.tokenizer)
+    return processor
+
+
+def load_action_model(
+    name: str,
+    processor: ProcessorMixin,
+    classes: Sequence[int],
+    weights: Sequence[float] = WEIGHTS,
+    seed: int = 0,
+    revision: str | None = None,
+    trained_positions: bool = True,
+    **kwargs: Any,
+) -> PreTrainedModel:
+    """A checkpoint with an action token and heads for ``classes`` (numbers of verbs, nouns and actions).
+
+    Token and heads of a checkpoint that was trained with them are kept, the heads if their numbers are the same. Else
+    the token's embedding is drawn from N(0, 1/d) [C] (the released code leaves it uninitialised) and the heads as
+    `nn.Linear` does, both by ``seed``. The model stays of its class, so that it is saved, sharded and generates as
+    without them; only its ``forward`` gives losses when asked (`with_losses`). ``kwargs`` go to ``from_pretrained``.
+    Raises `CheckpointError` for an architecture that is not one of `MODEL_TYPES`.
+    """
+    check_source(name)
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    if config.model_type not in MODEL_TYPES:
+        raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(MODEL_TYPES)}")
+    known = getattr(config, "action_token", None)
+    with quiet_load():
+        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
+    token_id = processor.tokenizer.convert_tokens_to_ids(ACTION_TOKEN)
+    settings = ActionSettings(token_id, (classes[0], classes[1], classes[2]), (weights[0], weights[1], weights[2]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if known is None:
+            if model.get_input_embeddings().num_embeddings <= token_id:
+                model.resize_token_embeddings(token_id + 1, mean_resizing=False)
+            width = model.get_input_embeddings().embedding_dim
+            with torch.no_grad():
+                embedding_row(model, token_id).copy_(torch.randn(width) / width**0.5)
+        heads = ActionHeads(config.get_text_config().hidden_size, settings.classes)
+    kept = known is not None and tuple(known["classes"]) == settings.classes
+    if kept and (weights_of_heads := read_heads(name)):
+        heads.load_state_dict(weights_of_heads)
+    model.action_heads = heads.to(model.dtype)
+    model.config.action_token = asdict(settings)
+    model.forward = types.MethodType(with_losses(type(model).forward), model)
+    if trained_positions:
+        use_trained_positions(model)
+    return model
+
+
+def read_heads(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The heads' weights in a checkpoint folder, by name inside `ActionHeads`; empty where it has none."""
+    found: dict[str, Tensor] = {}
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                if name.startswith(PREFIX):
+                    found[name.removeprefix(PREFIX)] = tensors.get_tensor(name)
+    return found
+
+
+def load_action_weights(model: PreTrainedModel, checkpoint: str | os.PathLike[str]) -> None:
+    """Load a checkpoint folder of a training run into ``model`` with its heads, in place and strictly."""
+    with quiet_load():
+        plain = type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict()
+    model.load_state_dict(plain | {PREFIX + name: value for name, value in read_heads(checkpoint).items()}, strict=True)
+
+
+@contextmanager
+def quiet_load() -> Iterator[None]:
+    """Inside, loading says nothing of the heads' weights, which a plain model does not expect."""
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
