@@ -17,8 +17,10 @@ COMMANDS = {
     "score-verbs": ("rewards.score", "score a verb pipeline on labelled sentences"),
     "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
     "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),
+    "extract-clip": ("invert_rl.psftr.extract_command", "CLIP features and class texts of annotated videos (PSFTR)"),
     "rate-difficulty": ("invert_rl.evaluation.difficulty_command", "measure how hard each row is for a model"),
     "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
+    "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
 }

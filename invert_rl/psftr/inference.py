@@ -1,4 +1,4 @@
-"""Detections of whole videos (section 3.7.1): class by RoIAlign of CLIP features, score by actionness, slices merged."""
+"""Detections of whole videos (section 3.7.1): classes by RoIAlign of CLIP features, scores by actionness, merging."""
 
 from __future__ import annotations
 

@@ -44,8 +44,9 @@ def read_text_embeddings(path: Path, classes: Sequence[str], prompt: str = DEFAU
     """
     try:
         with safe_open(path, framework="pt") as file:
-            if prompt not in file.keys():  # noqa: SIM118: it is no mapping
-                raise DataError(f"{path}: no embeddings of {prompt!r}; there are: {', '.join(sorted(file.keys()))}")
+            there = list(file.keys())
+            if prompt not in there:
+                raise DataError(f"{path}: no embeddings of {prompt!r}; there are: {', '.join(sorted(there))}")
             names = json.loads((file.metadata() or {}).get(CLASSES, "[]"))
             rows = file.get_tensor(prompt).float()
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
