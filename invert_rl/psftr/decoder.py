@@ -57,7 +57,7 @@ class SGQG(nn.Module):
 
     def __init__(self, config: PSFTRConfig) -> None:
         super().__init__()
-        self.width, self.refine = config.width, config.refine
+        self.width, self.refine, self.detach = config.width, config.refine, config.auxiliary
         self.queries = nn.Parameter(torch.empty(config.queries, 2 * config.width))
         self.reference = nn.Linear(config.width, 1)
         self.layers = nn.ModuleList(SGQGLayer(config) for _ in range(config.decoder_layers))
@@ -77,10 +77,12 @@ class SGQG(nn.Module):
                 nn.init.constant_(head.layers[-1].bias[1:], NARROW)
 
     def forward(self, video: Tensor, text: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Content Q̂ ``(B, N_q, d)`` and segments ``(B, N_q, 2)`` of every layer, segments with a gradient of their own.
+        """Content Q̂ ``(B, N_q, d)`` and segments ``(B, N_q, 2)`` of every layer.
 
         Segments are centre and width in [0, 1] of the rows that count. Without ``refine`` all layers have the segments
-        of the last. Takes F̂ ``(B, T, d)``, T̂ ``(B, K, d)`` and mask ``(B, T)``.
+        of the last. With auxiliary losses each layer learns its own change only, as in TadTR; without them the gradient
+        goes through the references, or the heads of all layers but the last would learn nothing [C]. Takes F̂
+        ``(B, T, d)``, T̂ ``(B, K, d)`` and mask ``(B, T)``.
         """
         batch = len(video)
         position, content = (part.expand(batch, -1, -1) for part in self.queries.split(self.width, dim=-1))
@@ -93,7 +95,7 @@ class SGQG(nn.Module):
             contents.append(content)
             if self.refine:
                 segments.append(refined(references, self.segments[number](content)))
-                references = segments[-1].detach()
+                references = segments[-1].detach() if self.detach else segments[-1]
         if not self.refine:
             segments = [refined(start, self.segments[0](content))] * len(contents)
         return contents, segments
