@@ -85,6 +85,12 @@ class ClipEncoder:
             )
         return Encoded([*ids, *taught], [*kinds, *([0] * len(taught))], len(taught), video, classes)
 
+    def never_answered(self) -> list[int]:
+        """Ids that no answer may hold: the action token, placeholders and their borders."""
+        names = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", ACTION_TOKEN)
+        vocabulary = self.tokenizer.get_vocab()
+        return sorted({*self.placeholders, *(vocabulary[name] for name in names if name in vocabulary)})
+
     def _llava(self, chat: list[dict[str, Any]], clip: Clip) -> tuple[list[int], list[int], dict[str, Tensor]]:
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         inputs = self.processor(text=[text], videos=[clip.frames], return_tensors="pt", do_sample_frames=False)

@@ -1,0 +1,103 @@
+"""The questions that a training run answers before and after, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from data_prep.files import atomic_write
+from invert_rl.llavaction.answer import Answer, QuestionAnswerer, sequential_answers
+from invert_rl.llavaction.choices import Choice
+from invert_rl.llavaction.data import RunData, SampleEncoder
+from invert_rl.llavaction.metrics import choice_metrics
+from invert_rl.llavaction.training import LLaVActionTrainer
+from invert_rl.runs import write_records, write_summary
+
+
+def answer_all(
+    when: str, trainer: LLaVActionTrainer, encode: SampleEncoder, data: RunData, reuse: bool = False
+) -> dict[str, float]:
+    """Metrics of the trainer's model on all test questions, percent; the answers go to ``samples_<when>.jsonl``.
+
+    Those of the first test have plain names (``MQA``, …), those of others ``<test>/MQA``; with ``sap`` the first is
+    asked once more by sequential prediction (``SAP``). ``reuse`` takes the answers that a stopped run wrote. Empty
+    without a test, and for sharded models, which ``invert-rl evaluate-mqa`` evaluates afterwards.
+    """
+    if not data.tests or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return {}
+    args = trainer.args
+    path = Path(str(args.output_dir)) / f"samples_{when}.jsonl"
+    state = trainer.accelerator
+    ask = QuestionAnswerer(
+        state.unwrap_model(trainer.model),
+        encode,
+        args.eval_batch_size,
+        args.max_new_tokens,
+        state.process_index,
+        state.num_processes,
+    )
+    known = read_answers(path) if reuse and path.is_file() else {}
+    metrics: dict[str, float] = {}
+    records: list[dict[str, Any]] = []
+    for number, (name, rows) in enumerate(data.tests.items()):
+        answers = known[name] if name in known else ask(rows)
+        found = {name: answers}
+        if number == 0 and args.sap:
+            sap = f"{name}/sap"
+            found[sap] = known[sap] if sap in known else sequential_answers(ask, rows, answers)[0]
+            metrics["SAP"] = choice_metrics({i: a.choice for i, a in found[sap].items()}, rows)["MQA"]
+        scores = choice_metrics({identity: answer.choice for identity, answer in answers.items()}, rows)
+        metrics |= scores if number == 0 else {f"{name}/{key}": value for key, value in scores.items()}
+        for test, given in found.items():
+            records += [{"test": test, "answer": row.meta["answer"], **given[row.id].record()} for row in rows]
+    if state.is_main_process:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_records(path, records)
+    return metrics
+
+
+def read_answers(path: Path) -> dict[str, dict[str, Answer]]:
+    """Answers of a ``samples_*.jsonl`` by test and row id."""
+    found: dict[str, dict[str, Answer]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        choice = Choice(record["choice"], record["by"])
+        answer = Answer(record["id"], record["text"], choice, record["option"], record["status"])
+        found.setdefault(record["test"], {})[answer.id] = answer
+    return found
+
+
+def write_report(
+    output_dir: str,
+    result: Mapping[str, Mapping[str, float]],
+    control: Mapping[str, float] | None,
+    seconds: float,
+    settings: Mapping[str, Any],
+) -> Path:
+    """Write ``summary.json``; ``random_distractors`` in it is what the control run reached."""
+    path = write_summary(output_dir, result["before"], result["after"], seconds, settings)
+    if control is not None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        with atomic_write(path) as out:
+            json.dump({**content, "random_distractors": dict(control)}, out, indent=1)
+            out.write("\n")
+    return path
+
+
+def comparison_table(result: Mapping[str, Mapping[str, float]], control: Mapping[str, float] | None) -> Table:
+    """Metrics before and after, and those of the control run beside them."""
+    table = Table(title=f"{result['after']['n']:.0f} questions, percent")
+    columns = ["metric", "start", "after"] + (["trained with random options"] if control else [])
+    for column in columns:
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    for name, value in result["after"].items():
+        if name == "n" or name.endswith("/n"):
+            continue
+        before = result["before"].get(name)
+        cells = [name, "" if before is None else f"{before:.1f}", f"{value:.1f}"]
+        table.add_row(*cells, *([f"{control[name]:.1f}"] if control else []))
+    return table
