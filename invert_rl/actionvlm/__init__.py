@@ -1,0 +1,1 @@
+"""ActionVLM: temporal action localization that lets a language model in only where it helps."""

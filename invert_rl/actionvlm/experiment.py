@@ -1,0 +1,182 @@
+"""A run's parts as the recipe puts them together: data, model, trainer, tests, tables."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase, set_seed
+from transformers.trainer_utils import SaveStrategy
+
+from data_prep.files import atomic_write, read_json
+from invert_rl.actionvlm.alternation import Alternation
+from invert_rl.actionvlm.build import build_model, parameter_groups
+from invert_rl.actionvlm.config import ActionVLMArguments
+from invert_rl.actionvlm.data import ActionData, Batches, planted_data, planted_groups, read_data
+from invert_rl.actionvlm.metrics import (
+    ambiguity,
+    hallucination_rates,
+    lap,
+    mean_weights,
+    read_ambiguous_clips,
+)
+from invert_rl.actionvlm.model import ActionVLM
+from invert_rl.actionvlm.predict import Detections, detect_videos, results, write_texts
+from invert_rl.actionvlm.prompt import build_prompt, deranged, read_descriptions
+from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
+from invert_rl.evaluation.detection import evaluate_detection
+from invert_rl.evaluation.detection_files import predictions_of, truth_of
+from invert_rl.evaluation.detection_protocols import PROTOCOLS, clean_truth
+from invert_rl.tal.training import SupervisedTrainer
+
+Results = dict[str, list[dict[str, Any]]]
+"""Detections of each video, as in a results file."""
+PLANTED_SEED = 0
+"""Seed of the generated data; runs of other seeds differ in the model and the order of training alone."""
+
+
+@dataclass
+class Experiment:
+    """Data, model and what belongs to them."""
+
+    args: ActionVLMArguments
+    data: ActionData
+    model: ActionVLM
+    tokenizer: PreTrainedTokenizerBase | None
+    descriptions: dict[str, str] | None
+    groups: dict[str, list[str]]
+    """Classes that are reported together."""
+
+    def trainer(self) -> SupervisedTrainer:
+        """The trainer of the alternation that the arguments ask for."""
+        return SupervisedTrainer(self.model, self.batches(), self.args, parameter_groups(self.model, self.args))
+
+    def batches(self) -> Batches:
+        """Training batches; answers only where they are taught."""
+        args = self.args
+        schedule = Alternation(
+            videos=len(self.data.train),
+            batch_size=args.per_device_train_batch_size,
+            parts=args.world_size * args.gradient_accumulation_steps,
+            seed=args.seed,
+            alternate=args.alternate and args.streams == "both",
+            warmup_epochs=args.language_warmup_epochs if args.streams == "both" else 0,
+        )
+        taught = self.tokenizer if args.text_weight > 0 else None
+        texts = self.descriptions if args.answer_style == "descriptions" else None
+        return Batches(self.data, schedule, args.window, taught, texts)
+
+
+def load_data(args: ActionVLMArguments) -> tuple[ActionData, VideoEncoder | None]:
+    """The data that the arguments name, generated without ``train_annotations``, and the vision encoder if any."""
+    if args.train_annotations is None:
+        return planted_data(Path(args.output_dir) / "planted", PLANTED_SEED), None
+    vision = None
+    if args.video_root is not None and args.vision_model is not None:
+        vision = load_video_encoder(args.vision_model, args.frame_size)
+    return read_data(args, vision.width if vision is not None else 0), vision
+
+
+def build(args: ActionVLMArguments, data: ActionData, vision: VideoEncoder | None = None) -> Experiment:
+    """The model of ``args.seed`` for ``data``."""
+    descriptions = None if args.descriptions is None else read_descriptions(args.descriptions, data.classes)
+    set_seed(args.seed)
+    model, tokenizer = build_model(args, data.classes, descriptions, data.feature_width, data.evidence_width, vision)
+    if args.class_groups is not None:
+        groups = dict(read_json(Path(args.class_groups)))
+    else:
+        groups = planted_groups(data.classes) if args.train_annotations is None else {}
+    return Experiment(args, data, model, tokenizer, descriptions, groups)
+
+
+def evaluate(run: Experiment, detections: Sequence[Detections]) -> dict[str, float]:
+    """Metrics of the test set as fractions: average mAP, mAP at each threshold, and of each group of classes.
+
+    ``<group>/average_mAP`` and ``<group>/mLA``, the mean λ over its frames (table 3); ``mLA`` is over all actions.
+    """
+    data, rules = run.data, PROTOCOLS[run.args.protocol]
+    truth = clean_truth(truth_of(data.truth, "the annotations", data.test_subset), rules)
+    predictions = predictions_of(results(data, detections), "the results")
+    thresholds = tuple(run.args.thresholds or rules.thresholds)
+    scored = evaluate_detection(truth, predictions, thresholds, undefined_matches=rules.undefined_matches)
+    metrics = {"average_mAP": scored.average_map}
+    metrics |= {f"mAP@{level:g}": value for level, value in zip(thresholds, scored.mean_ap, strict=True)}
+    weights = mean_weights(data.test, [found.weight for found in detections], len(data.classes))
+    advantages = mean_weights(data.test, [found.advantage for found in detections], len(data.classes))
+    metrics["mLA"] = float(weights[:-1].nanmean())
+    metrics["background/mLA"] = float(weights[-1])
+    for group, names in run.groups.items():
+        rows = [scored.classes.index(name) for name in names if name in scored.classes]
+        ids = [data.classes.index(name) for name in names if name in data.classes]
+        if rows and ids:
+            metrics[f"{group}/average_mAP"] = float(scored.ap[rows].mean())
+            metrics[f"{group}/mLA"] = float(weights[ids].nanmean())
+            metrics[f"{group}/advantage"] = float(advantages[ids].nanmean())
+    return metrics
+
+
+def test(run: Experiment) -> tuple[dict[str, float], Results]:
+    """Metrics of the test videos (see `evaluate`), with those of ambiguous clips where given, and the detections."""
+    detections = detect_videos(run.model, run.data, run.args.window, run.args.overlap)
+    metrics = evaluate(run, detections)
+    found = results(run.data, detections)
+    if run.args.ambiguous_clips is not None:
+        metrics |= ambiguity(found, read_ambiguous_clips(run.args.ambiguous_clips))
+    return metrics, found
+
+
+def bias_report(run: Experiment, aligned: float) -> dict[str, float]:
+    """LAP against an ``aligned`` average mAP, and the hallucination rates where texts are asked for."""
+    report: dict[str, float] = {}
+    language = run.model.language
+    if language is None or run.tokenizer is None:
+        return report
+    if run.args.lap and run.descriptions is not None:
+        own = language.prompt
+        language.prompt = build_prompt(
+            run.tokenizer, run.data.classes, deranged(run.descriptions), run.args.prompt_position
+        )
+        conflict = test(run)[0]["average_mAP"]
+        language.prompt = own
+        report |= {"conflict/average_mAP": conflict, "LAP": lap(aligned, conflict)}
+    if run.args.text_tokens:
+        texts = write_texts(run.model, run.data, run.tokenizer, run.args.window, run.args.text_tokens)
+        report |= {f"hallucination/{name}": rate for name, rate in hallucination_rates(texts).items()}
+    return report
+
+
+def control_arguments(args: ActionVLMArguments) -> ActionVLMArguments:
+    """The same settings for a control, which logs into a folder of its own and saves nothing."""
+    control = copy.copy(args)
+    control.output_dir = str(Path(args.output_dir) / "shuffled")
+    control.save_strategy = SaveStrategy.NO
+    return control
+
+
+def write_results(path: Path, found: Results) -> None:
+    """Write detections as ``invert-rl evaluate-detection`` reads them."""
+    with atomic_write(path) as out:
+        json.dump({"results": found}, out)
+
+
+def add_controls(summary: Path, controls: Mapping[str, Mapping[str, float]]) -> None:
+    """Put the metrics of controls beside "before" and "after" in a summary."""
+    content = json.loads(summary.read_text(encoding="utf-8"))
+    with atomic_write(summary) as out:
+        json.dump({**content, **controls}, out, indent=1)
+        out.write("\n")
+
+
+def metrics_table(columns: Mapping[str, Mapping[str, float]], title: str) -> Table:
+    """Fractions side by side in percent; those that a column lacks stay empty."""
+    made = Table("metric", title=title)
+    for name in columns:
+        made.add_column(name, justify="right")
+    for name in dict.fromkeys(name for metrics in columns.values() for name in metrics):
+        made.add_row(name, *(f"{100 * metrics[name]:.1f}" if name in metrics else "" for metrics in columns.values()))
+    return made

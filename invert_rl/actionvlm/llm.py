@@ -1,0 +1,86 @@
+"""Language models for ActionVLM: Qwen2.5 and its kin, the one inside InternVL3, and a tiny one with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+from data_prep.errors import DataError
+from invert_rl.toy.tiny_tokenizer import build_tokenizer
+
+TINY = "tiny"
+"""Name of the language model with random weights that needs no download."""
+
+
+def load_language_model(
+    name: str, revision: str | None = None, dtype: str = "auto"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model and its tokenizer by hub name or folder; of a model that also sees, its language part.
+
+    Raises `DataError` where ``name`` cannot be loaded.
+    """
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        if config.get_text_config() is config:
+            return AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype), tokenizer
+        whole = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"llm {name!r}: cannot load it ({error}); give a causal language model of transformers"
+        ) from error
+    with torch.device("meta"):
+        llm = AutoModelForCausalLM.from_config(config.get_text_config(), dtype=whole.dtype)
+    llm.model, llm.lm_head = whole.get_decoder(), whole.get_output_embeddings()
+    return llm, tokenizer
+
+
+def tiny_language_model(
+    texts: Iterable[str], seed: int, width: int = 64, layers: int = 2
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A Qwen2 with random weights set by ``seed``, and a tokenizer trained on ``texts``; the global seed is kept.
+
+    ``width`` is a multiple of 32.
+    """
+    tokenizer = build_tokenizer([text for text in texts for _ in range(64)])
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+        max_position_embeddings=8192,
+        initializer_range=width**-0.5,  # 0.02 is for widths in the thousands: here attention would stay even
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=False,
+        eos_token_id=tokenizer.convert_tokens_to_ids("<|im_end|>"),
+        pad_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        bos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config).float(), tokenizer
+
+
+def add_lora(llm: PreTrainedModel, rank: int, alpha: int, dropout: float) -> None:
+    """Freeze ``llm`` and give all its linear layers but the output one adapters that are trained, in place."""
+    llm.requires_grad_(False)
+    output = {name.split(".")[-1] for name, module in llm.named_modules() if module is llm.get_output_embeddings()}
+    linear = {
+        name.split(".")[-1] for name, module in llm.named_modules() if isinstance(module, torch.nn.Linear)
+    } - output
+    settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=sorted(linear))
+    inject_adapter_in_model(settings, llm)

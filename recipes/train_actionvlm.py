@@ -1,0 +1,81 @@
+"""ActionVLM: temporal action localization with a language model that is let in where it helps.
+
+Without arguments it trains on generated features with planted actions (recipes/configs/planted/actionvlm.yaml):
+
+    accelerate launch recipes/train_actionvlm.py
+
+On features or videos of your own:
+
+    accelerate launch recipes/train_actionvlm.py --config recipes/configs/thumos14/actionvlm.yaml \
+        --train_annotations val.json --test_annotations test.json --features th14_mae_g_16_4
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from invert_rl.actionvlm.config import ActionVLMArguments
+from invert_rl.actionvlm.data import with_shuffled_labels
+from invert_rl.actionvlm.experiment import (
+    add_controls,
+    bias_report,
+    build,
+    control_arguments,
+    load_data,
+    metrics_table,
+    test,
+    write_results,
+)
+from invert_rl.resume import resume_point
+from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries, write_summary
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "actionvlm.yaml"
+
+
+def main(args: ActionVLMArguments) -> None:
+    started = time.perf_counter()
+    out = console()
+    checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
+    folder = Path(args.output_dir)
+
+    # data and model
+    data, vision = load_data(args)
+    run = build(args, data, vision)
+    trainer = run.trainer()
+    epochs = args.max_steps / run.batches().schedule.steps_per_epoch
+    out.print(
+        f"{len(data.train)} training videos, {len(data.test)} test videos, {len(data.classes)} classes, language model "
+        f"{args.llm}, {epochs:.1f} epochs, run folder {folder}"
+    )
+
+    # training; the last step is reported
+    before, _ = test(run)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model(str(folder / "model"))
+    after, results = test(run)
+    after |= bias_report(run, after["average_mAP"])
+    controls = {}
+    if args.train_annotations is None and args.shuffled_control:
+        control = build(control_arguments(args), with_shuffled_labels(data, args.seed))
+        control.trainer().train()
+        controls["shuffled"], _ = test(control)
+
+    if trainer.accelerator.is_main_process:
+        write_results(folder / "results.json", results)
+        seconds = time.perf_counter() - started
+        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict())
+        add_controls(summary, controls)
+        columns = {"untrained": before, "trained": after, **controls}
+        out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
+        out.print(
+            f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\n"
+            f"results  {folder / 'results.json'}\nlog      {folder / 'log.jsonl'}"
+        )
+
+
+if __name__ == "__main__":
+    quiet_libraries()
+    with clear_errors():
+        main(*parse_arguments("train_actionvlm", (ActionVLMArguments,), DEFAULT_CONFIG))
