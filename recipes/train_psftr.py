@@ -36,6 +36,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "psftr.yaml"
 def main(args: PSFTRArguments, config: PSFTRConfig) -> None:
     started = time.perf_counter()
     args.check()
+    args.set_threads()
     check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
     if args.annotations is None:
         use_planted_world(args)

@@ -50,13 +50,14 @@ class Extraction:
 
 
 def frame_settings(rate: float, side: int) -> FrameSettings:
-    """Frames at ``rate`` a second, however many, of about twice the pixels of a square of ``side``.
+    """Frames for ``rate`` rows a second, twice as many and without limit, of pixels for a 16:9 picture ``side`` high.
 
-    That leaves the shorter side of pictures up to 2:1 at ``side`` or more; CLIP's own preprocessing does the rest.
+    The store spreads an even number of frames over a video; of twice as many one is at most a quarter of a row away
+    from where a row wants it. CLIP's own preprocessing makes squares of ``side`` of them.
     """
-    pixels = 2 * side * side
+    pixels = 16 * side * side // 9
     return FrameSettings(
-        fps=rate, max_frames=MANY, total_pixels=MANY, min_pixels=pixels, max_pixels=pixels, image_patch_size=1
+        fps=2 * rate, max_frames=MANY, total_pixels=MANY, min_pixels=pixels, max_pixels=pixels, image_patch_size=1
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from data_prep.errors import DataError
 from invert_rl.psftr.data import GT_FILTERS
 from invert_rl.psftr.text import DEFAULT_PROMPT, PROMPTS
@@ -71,6 +73,9 @@ class PSFTRArguments(SupervisedArguments):
     class_subset: int | None = field(
         default=None, metadata={"help": "Least classes that a batch is given, those of its actions among them."}
     )
+    threads: int | None = field(
+        default=None, metadata={"help": "Threads of PyTorch on a CPU; one is fastest for small models. Null: its own."}
+    )
     evaluation_batch: int = field(default=32, metadata={"help": "Slices detected at a time."})
 
     max_steps: int = field(default=-1, metadata={"help": "Optimizer steps; -1: num_train_epochs of the slices."})
@@ -99,6 +104,11 @@ class PSFTRArguments(SupervisedArguments):
             "prefix": self.feature_prefix,
         }
         return replace(LAYOUTS[self.layout], **{name: value for name, value in changes.items() if value is not None})
+
+    def set_threads(self) -> None:
+        """Give PyTorch the threads of ``threads``."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
 
     def check(self) -> None:
         """Raise `DataError` where fields do not go together."""
