@@ -13,11 +13,18 @@ from trl import ModelConfig, TrlParser
 from invert_rl.ablation.config import AblationConfig, read_tables
 from invert_rl.ablation.plan import plan
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.psftr.config import PSFTRConfig
+from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.sft.config import InvertSFTConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
-RECIPES = {"recipes/grpo_invert.py": InvertGRPOConfig, "recipes/sft_invert.py": InvertSFTConfig}
+RECIPES: dict[str, tuple[type, ...]] = {
+    "recipes/grpo_invert.py": (InvertGRPOConfig, ModelConfig),
+    "recipes/sft_invert.py": (InvertSFTConfig, ModelConfig),
+    "recipes/train_psftr.py": (PSFTRArguments, PSFTRConfig),
+}
+"""Classes of settings of each recipe."""
 ABLATION = ROOT / "recipes" / "configs" / "toy" / "ablation.yaml"
 CONFIGS.remove(ABLATION)  # its fields are several runs'; it has a test of its own
 
@@ -51,9 +58,9 @@ def test_a_config_parses_against_the_recipe_that_its_command_names(path: Path):
         str(path),
         *(word for name, value in changed.items() for word in (f"--{name}", str(value))),
     ]
-    args, model_args = TrlParser((RECIPES[recipe], ModelConfig)).parse_args_and_config(arguments)
+    parsed = TrlParser(RECIPES[recipe]).parse_args_and_config(arguments)
     for name, value in {**given, **changed}.items():
-        found = getattr(args if hasattr(args, name) else model_args, name)
+        found = getattr(next(part for part in parsed if hasattr(part, name)), name)
         found = found[0] if name == "report_to" else getattr(found, "value", found)
         assert found == value, name
 
