@@ -23,8 +23,14 @@ from invert_rl.psftr.data import SliceBatches
 from invert_rl.psftr.experiment import class_split, evaluate, load_split, steps_of, use_planted_world
 from invert_rl.psftr.losses import PSFTRLearner
 from invert_rl.psftr.model import build_psftr, parameter_groups, save_psftr
-from invert_rl.psftr.report import RESULTS, Evaluations, over_splits, read_report, report_table, write_report
-from invert_rl.psftr.report import write_results as write_detections
+from invert_rl.psftr.report import (
+    Evaluations,
+    over_splits,
+    read_report,
+    report_table,
+    write_detections,
+    write_report,
+)
 from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.resume import resume_point
 from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries
@@ -89,7 +95,7 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
             "best": evaluations.best(),
         }
         save_psftr(model, folder / "model")
-        write_detections(folder / RESULTS, results)
+        write_detections(folder, results, data.unseen.database)
         settings = {**asdict(config), **run.to_dict(), "split": number, "classes": asdict(data.split)}
         seconds = time.perf_counter() - started
         report = write_report(folder, conditions, seconds, settings)

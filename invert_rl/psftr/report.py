@@ -17,7 +17,7 @@ from invert_rl.runs import SUMMARY, forget_later_steps, write_summary
 
 EVALUATIONS = "evaluations.jsonl"
 """Metrics by step in a split's folder; step 0 is the untrained model."""
-RESULTS = "results.json"
+RESULTS, GROUND_TRUTH = "results.json", "ground_truth.json"
 CONDITIONS = ("before", "after", "shuffled", "best")
 """Untrained, after the last step, the same with each class's text given to another, and the best on the way."""
 
@@ -68,10 +68,15 @@ class Evaluations(TrainerCallback):
             self.at(state.global_step)
 
 
-def write_results(path: Path, results: Results) -> None:
-    """Write detections as ``invert-rl evaluate-detection --predictions`` reads them."""
-    with atomic_write(path) as out:
+def write_detections(folder: Path, results: Results, database: Mapping[str, Any]) -> None:
+    """Write detections and the ground truth that they were evaluated against.
+
+    ``invert-rl evaluate-detection --predictions results.json --ground-truth ground_truth.json`` reads them.
+    """
+    with atomic_write(folder / RESULTS) as out:
         json.dump({"version": "PSFTR", "results": results, "external_data": {}}, out)
+    with atomic_write(folder / GROUND_TRUTH) as out:
+        json.dump({"version": "PSFTR", "database": database}, out)
 
 
 def write_report(

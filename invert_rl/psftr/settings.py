@@ -96,14 +96,16 @@ class PSFTRArguments(SupervisedArguments):
 
     def feature_layout(self, width: int) -> Layout:
         """The layout of the features, with what the fields change; ``width`` is the model's."""
-        changes = {
-            "width": width,
-            "stride": self.feature_stride,
-            "clip": self.feature_clip,
-            "fps": self.feature_fps,
-            "prefix": self.feature_prefix,
-        }
-        return replace(LAYOUTS[self.layout], **{name: value for name, value in changes.items() if value is not None})
+        layout = replace(LAYOUTS[self.layout], width=width)
+        if self.feature_stride is not None:
+            layout = replace(layout, stride=self.feature_stride)
+        if self.feature_clip is not None:
+            layout = replace(layout, clip=self.feature_clip)
+        if self.feature_fps is not None:
+            layout = replace(layout, fps=self.feature_fps)
+        if self.feature_prefix is not None:
+            layout = replace(layout, prefix=self.feature_prefix)
+        return layout
 
     def set_threads(self) -> None:
         """Give PyTorch the threads of ``threads``."""
