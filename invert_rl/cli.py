@@ -18,6 +18,11 @@ COMMANDS = {
     "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
     "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),
     "extract-clip": ("invert_rl.psftr.extract_command", "CLIP features and class texts of annotated videos (PSFTR)"),
+    "evaluate-mqa": (
+        "invert_rl.llavaction.evaluate_command",
+        "a model's answers to questions of build-mqa (LLaVAction)",
+    ),
+    "attention": ("invert_rl.llavaction.attention_command", "attention of text to clip and action token (LLaVAction)"),
     "rate-difficulty": ("invert_rl.evaluation.difficulty_command", "measure how hard each row is for a model"),
     "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),

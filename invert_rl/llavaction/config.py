@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from data_prep.errors import DataError
 from invert_rl.llavaction.model import WEIGHTS
 from invert_rl.llavaction.prompts import PERSPECTIVES
-from invert_rl.llavaction.views import PADDING, PRIOR_PROBABILITY, VIEWS, ViewSettings
+from invert_rl.llavaction.views import ANSWER_FORMATS, PADDING, PRIOR_PROBABILITY, VIEWS, ViewSettings
 from invert_rl.tal.training import SupervisedArguments
 from invert_rl.video.config import FrameFields
 
@@ -55,6 +55,13 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
     action_loss_weight: float = field(default=WEIGHTS[2], metadata={"help": "Weight of the action head's loss."})
     perspective: str = field(
         default="egocentric", metadata={"help": "Wording of the question.", "choices": list(PERSPECTIVES)}
+    )
+    answer_format: str = field(
+        default="letter",
+        metadata={
+            "help": "What a multiple-choice answer is: 'C. open door', or 'text', the true option without its letter.",
+            "choices": list(ANSWER_FORMATS),
+        },
     )
     time_instruction: bool = field(
         default=True, metadata={"help": "Prompts begin with the clip's length and number of frames."}
@@ -111,4 +118,6 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
 
     def views(self) -> ViewSettings:
         """How views are made of rows."""
-        return ViewSettings(self.perspective, self.time_instruction, self.padding, self.prior_probability)
+        return ViewSettings(
+            self.perspective, self.time_instruction, self.padding, self.prior_probability, self.answer_format
+        )

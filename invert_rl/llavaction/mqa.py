@@ -18,8 +18,9 @@ from invert_rl.llavaction.specialist import NoPrediction, Specialist
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STYLES = ("narration", "label")
 RECALLS = (1, 5, 10, 20)
-MULTIPLIER = {"benchmark": 1, "train": 2}
-"""Distractors are drawn from the K - 1 hardest classes for the benchmark, and from the 2 K hardest for training [R]."""
+MODES = ("benchmark", "train", "structured")
+MULTIPLIER = 2
+"""Training draws its distractors from this many times K of the hardest classes [R], the benchmark has the hardest."""
 
 
 class Rejected(Exception):
@@ -35,13 +36,15 @@ class Question:
     """Texts without letters, all different, in the order in which they are shown."""
     actions: tuple[Action, ...]
     """The class of each option, all different."""
-    answer: int
-    """Place of the true option."""
+    answer: int | None
+    """Place of the true option; None where it is not among them, as a structured question may be."""
+    first: Action | None = None
+    """The specialist's best class, of a structured question."""
 
     @property
-    def letter(self) -> str:
-        """Letter of the true option."""
-        return LETTERS[self.answer]
+    def letter(self) -> str | None:
+        """Letter of the true option, if it is among them."""
+        return None if self.answer is None else LETTERS[self.answer]
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Summary:
     ranks: list[int | None] = field(default_factory=list)
     """Place of the true class in each ranking, from 0; None where it is missing."""
     letters: Counter[str] = field(default_factory=Counter)
+    """How often each letter is true; "none" where no option is."""
 
     def record(self, knows_truth: bool) -> dict[str, Any]:
         """The summary as JSON; recall is None for rankings that are made from the true class."""
@@ -85,7 +89,8 @@ class QuestionBuilder:
         specialist: ranks the classes, hardest first.
         count: number of options, K.
         mode: "benchmark" takes the K - 1 highest-ranked classes other than the true one; "train" draws K - 1 of the
-            2 K highest-ranked (`MULTIPLIER`).
+            2 K highest-ranked (`MULTIPLIER`); "structured" has the K highest-ranked, the true one only if it is among
+            them (section 3.3, two-stage prediction).
         style: "narration" writes a class as one of its narrations, drawn from all of them (eq. 3), and the true one
             as the segment's own; "label" writes the official names.
         seed: of the drawing and the order of options.
@@ -100,8 +105,10 @@ class QuestionBuilder:
         style: str = "narration",
         seed: int = 0,
     ) -> None:
-        if mode not in MULTIPLIER:
-            raise DataError(f"mode must be one of {', '.join(MULTIPLIER)}, found {mode!r}")
+        if mode not in MODES:
+            raise DataError(f"mode must be one of {', '.join(MODES)}, found {mode!r}")
+        if mode == "structured" and specialist.knows_truth:
+            raise DataError("structured prediction needs a specialist that does not know the true class")
         if style not in STYLES:
             raise DataError(f"style must be one of {', '.join(STYLES)}, found {style!r}")
         if not 2 <= count <= len(LETTERS):
@@ -122,7 +129,7 @@ class QuestionBuilder:
             except (Rejected, NoPrediction) as error:
                 self.summary.rejected.append({"id": segment.id, "reason": str(error)})
                 continue
-            self.summary.letters[question.letter] += 1
+            self.summary.letters[question.letter or "none"] += 1
             found.append(question)
         return found
 
@@ -136,7 +143,8 @@ class QuestionBuilder:
             raise Rejected("an empty segment")
         ranked = self.specialist.ranked(place, segment)
         self.summary.ranks.append(ranked.index(segment.action) if segment.action in ranked else None)
-        used = {same_text(truth)}
+        wanted = self.count if self.mode == "structured" else self.count - 1
+        used = set() if self.mode == "structured" else {same_text(truth)}
         chosen: list[tuple[Action, str]] = []
         for action in self._candidates(ranked, segment.action, rng):
             text = self._text(action, used, rng)
@@ -145,17 +153,19 @@ class QuestionBuilder:
                 continue
             used.add(same_text(text))
             chosen.append((action, text))
-            if len(chosen) == self.count - 1:
+            if len(chosen) == wanted:
                 break
-        if len(chosen) < self.count - 1:
+        if len(chosen) < wanted:
             raise Rejected("fewer distinct options than asked for")
-        options = [(segment.action, truth), *chosen]
-        order = rng.permutation(self.count)
+        options = chosen if self.mode == "structured" else [(segment.action, truth), *chosen]
+        options = [options[index] for index in rng.permutation(self.count)]
+        actions = [action for action, _ in options]
         return Question(
             segment=segment,
-            options=tuple(options[index][1] for index in order),
-            actions=tuple(options[index][0] for index in order),
-            answer=int(np.flatnonzero(order == 0)[0]),
+            options=tuple(text for _, text in options),
+            actions=tuple(actions),
+            answer=actions.index(segment.action) if segment.action in actions else None,
+            first=ranked[0] if self.mode == "structured" else None,
         )
 
     def true_text(self, segment: Segment) -> str:
@@ -163,13 +173,15 @@ class QuestionBuilder:
         return segment.narration if self.style == "narration" else self.classes.label(segment.action)
 
     def _candidates(self, ranked: Sequence[Action], truth: Action, rng: np.random.Generator) -> list[Action]:
-        """The distractors' classes in the order in which they are tried, the true one left out."""
+        """Classes in the order in which they are tried, the true one left out but for structured questions."""
         known = [action for action in ranked if action in self.classes.index]
         self.summary.unknown += len(ranked) - len(known)
+        if self.mode == "structured":
+            return known
         others = [action for action in known if action != truth]
         if self.mode == "benchmark":
             return others
-        pool = others[: MULTIPLIER["train"] * self.count]
+        pool = others[: MULTIPLIER * self.count]
         drawn = [pool[index] for index in rng.permutation(len(pool))]
         return drawn + others[len(pool) :]  # these are reached only where texts of drawn classes are the same
 
@@ -188,6 +200,7 @@ class QuestionBuilder:
 
 def question_row(
     question: Question,
+    text: str,
     duration: float,
     video: str,
     dataset: str = "",
@@ -196,7 +209,8 @@ def question_row(
 ) -> Row:
     """The question as a row of the common schema, with all that the training views need in ``meta``.
 
-    ``query`` is the true option's text and ``windows`` the segment, seconds; ``duration`` is the video's. ``priors``
+    ``query`` is ``text``, how the segment's own action is written, ``windows`` the segment and ``duration`` its video's
+    length, seconds. ``priors``
     are the segments right before with their texts, earliest first; their ``offset`` is how many seconds before this
     one they started.
     """
@@ -208,6 +222,8 @@ def question_row(
         "verb_class": segment.verb,
         "noun_class": segment.noun,
     }
+    if question.first is not None:
+        meta["first"] = action_key(question.first)
     if priors:
         meta["priors"] = [
             {"id": prior.id, "narration": text, "offset": round(segment.start - prior.start, 2)}
@@ -217,7 +233,7 @@ def question_row(
         id=segment.id,
         video=video,
         duration=duration,
-        query=question.options[question.answer],
+        query=text,
         windows=((segment.start, segment.end),),
         dataset=dataset,
         split=split,
@@ -229,12 +245,18 @@ def check_question(row: Row) -> None:
     """Refuse a row that is no question; raises `DataError` naming the row and what is wrong with it."""
     where = f"row {row.id!r}"
     options, answer = row.meta.get("options"), row.meta.get("answer")
+    structured = "first" in row.meta and answer is None
     if not isinstance(options, Sequence) or isinstance(options, str) or not 2 <= len(options) <= len(LETTERS):
         raise DataError(f"{where}: meta.options must list 2 to {len(LETTERS)} texts; build questions with build-mqa")
-    if not isinstance(answer, str) or len(answer) != 1 or answer not in LETTERS[: len(options)]:
+    if not structured and not is_letter(answer, len(options)):
         raise DataError(f"{where}: meta.answer {answer!r} is not the letter of one of its {len(options)} options")
     if len({same_text(str(option)) for option in options}) < len(options):
         raise DataError(f"{where}: two options have the same text")
+
+
+def is_letter(answer: object, count: int) -> bool:
+    """Whether ``answer`` is the letter of one of ``count`` options."""
+    return isinstance(answer, str) and len(answer) == 1 and answer in LETTERS[:count]
 
 
 def options_text(options: Sequence[str]) -> str:

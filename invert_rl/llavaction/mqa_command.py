@@ -15,7 +15,7 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.rows import Row, check_video_name, write_rows
 from invert_rl.evaluation.data import file_sha256
-from invert_rl.llavaction.mqa import MULTIPLIER, STYLES, QuestionBuilder, question_row
+from invert_rl.llavaction.mqa import MODES, MULTIPLIER, STYLES, QuestionBuilder, question_row
 from invert_rl.llavaction.priors import prior_segments
 from invert_rl.llavaction.segments import ClassMap, Segment, last_end, read_names, read_segments
 from invert_rl.llavaction.specialist import RANDOM, SIMILARITY, read_specialist
@@ -51,9 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mode",
-        choices=tuple(MULTIPLIER),
+        choices=MODES,
         default="benchmark",
-        help="the K - 1 hardest, or drawn from the 2 K hardest",
+        help="the K - 1 hardest; drawn from the 2 K hardest; or the specialist's own best K for two-stage prediction",
     )
     parser.add_argument("--options", type=int, default=5, metavar="K", help="options per question (default: 5)")
     parser.add_argument("--style", choices=STYLES, default="narration", help="how a class is written")
@@ -108,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         rows.append(
             question_row(
                 question,
+                builder.true_text(segment),
                 durations[segment.video],
                 _video_path(args.video_pattern, segment),
                 args.dataset,
@@ -127,9 +128,7 @@ def run(args: argparse.Namespace) -> int:
         "settings": {
             "options": args.options,
             "mode": args.mode,
-            "drawn_from_hardest": (args.options - 1)
-            if args.mode == "benchmark"
-            else MULTIPLIER["train"] * args.options,
+            "drawn_from_hardest": MULTIPLIER * args.options if args.mode == "train" else None,
             "style": args.style,
             "random_over": args.random_over if args.specialist == RANDOM else None,
             "seed": args.seed,

@@ -11,7 +11,7 @@ PERSPECTIVES = {
     "interacting with objects. What action are you doing?",
     "allocentric": "The video is taken from egocentric view. The person's hands are sometimes interacting with "
     "objects. What action is the person doing?",
-    "plain": "What action is the person doing?",  # [C]: for videos that are not egocentric
+    "none": "",  # [C]: the options alone
 }
 """Appendix C.2."""
 BRIEFLY = "Given multiple choices, format your answer briefly such as 'A. move knife'."
@@ -41,13 +41,17 @@ def time_instruction(seconds: float, frames: int) -> str:
 
 
 def choice_prompt(
-    options: Sequence[str], perspective: str = "egocentric", priors: Sequence[tuple[float, str]] = ()
+    options: Sequence[str],
+    perspective: str = "egocentric",
+    priors: Sequence[tuple[float, str]] = (),
 ) -> str:
     """The multiple-choice question, options as ``A. …`` lines.
 
-    ``priors`` are the two actions before, each with how many seconds ago it started, the earlier first; with them the
-    question is that of appendix C.5.
+    With the perspective "none" the options stand alone. ``priors`` are the two actions before, each with how
+    many seconds ago it started, the earlier first; with them the question is that of appendix C.5.
     """
+    if perspective == "none" and not priors:
+        return options_text(options)
     if not priors:
         return "\n".join((PERSPECTIVES[perspective], BRIEFLY, options_text(options)))
     (two, two_text), (one, one_text) = priors

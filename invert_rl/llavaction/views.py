@@ -22,6 +22,9 @@ PADDING = 3.0
 PRIOR_PROBABILITY = 0.3
 """Share of the multiple-choice questions that name the actions before, where there are such (section 3.2)."""
 
+ANSWER_FORMATS = ("letter", "text")
+"""``C. open door`` [R], or the option's text alone [C], for models too small to learn letters."""
+
 
 @dataclass(frozen=True)
 class ViewSettings:
@@ -31,10 +34,13 @@ class ViewSettings:
     time_instruction: bool = True
     padding: float = PADDING
     prior_probability: float = PRIOR_PROBABILITY
+    answer_format: str = "letter"
 
     def __post_init__(self) -> None:
         if self.perspective not in PERSPECTIVES:
             raise DataError(f"perspective must be one of {', '.join(PERSPECTIVES)}, found {self.perspective!r}")
+        if self.answer_format not in ANSWER_FORMATS:
+            raise DataError(f"answer_format must be one of {', '.join(ANSWER_FORMATS)}, found {self.answer_format!r}")
         if not 0 <= self.prior_probability <= 1:
             raise DataError(f"prior_probability must be in [0, 1], found {self.prior_probability}")
         if not self.padding > 0:
@@ -75,9 +81,10 @@ def sample_of(view: str, row: Row, rng: np.random.Generator, settings: ViewSetti
     raise DataError(f"unknown view {view!r}; the views are {', '.join(VIEWS)}")
 
 
-def choice_answer(row: Row) -> str:
-    """``C. open door``: the letter of the true option and its text."""
-    return f"{row.meta['answer']}. {row.meta['options'][LETTERS.index(row.meta['answer'])]}"
+def choice_answer(row: Row, answer_format: str = "letter") -> str:
+    """The true option as one of `ANSWER_FORMATS`."""
+    text = row.meta["options"][LETTERS.index(row.meta["answer"])]
+    return f"{row.meta['answer']}. {text}" if answer_format == "letter" else text
 
 
 def priors_of(row: Row, texts: Mapping[str, str] | None = None) -> list[tuple[float, str]]:
@@ -95,7 +102,8 @@ def _mqa(row: Row, rng: np.random.Generator, settings: ViewSettings) -> Sample:
     check_question(row)
     with_priors = bool(rng.random() < settings.prior_probability)
     prompt = choice_prompt(row.meta["options"], settings.perspective, priors_of(row) if with_priors else ())
-    return Sample("mqa", prompt, choice_answer(row), VideoRef(row.video, *row.window), has_class=True)
+    answer = choice_answer(row, settings.answer_format)
+    return Sample("mqa", prompt, answer, VideoRef(row.video, *row.window), has_class=True)
 
 
 def _temporal(row: Row, rng: np.random.Generator, settings: ViewSettings) -> Sample:

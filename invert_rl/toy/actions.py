@@ -10,12 +10,12 @@ import numpy as np
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.llavaction.segments import Action, Segment
-from invert_rl.toy.queries import OBJECTS, VERBS
+from invert_rl.toy.queries import COLOURS, OBJECTS, VERBS
 from invert_rl.toy.scene import ABILITIES, OPPOSITE
 
 VERB_NAMES = tuple(VERBS)
-NOUN_NAMES = (*OBJECTS, "body")
-"""Verbs that act on no object have the noun "body"."""
+NOUN_NAMES = tuple(f"{noun}:{colour}" for colour in COLOURS for noun in (*OBJECTS, "body"))
+"""What is acted on and the actor's colour, as in ``box:red``; verbs that need no object have a body instead."""
 NOISE = 1.5
 """Standard deviation of what the toy specialist adds to its scores."""
 
@@ -26,31 +26,32 @@ def acts_on_object(verb: str) -> bool:
 
 
 def toy_segment(row: Row) -> Segment:
-    """A toy row as an action segment with a short narration, such as ``push the box away``.
+    """A toy row as an action segment with a short narration in the manner of EPIC-KITCHENS, ``red push cart away``.
 
     Which of the verb's two wordings it has depends on the row's id alone. Raises `DataError` for other rows.
     """
     if "events" not in row.meta:
         raise DataError(f"row {row.id!r} is not of the toy world: its meta lacks 'events'")
-    verb, noun = row.meta["events"][row.meta["event"]][0], row.meta["object"]
+    verb, colour = row.meta["events"][row.meta["event"]][0], row.meta["colour"]
+    noun = row.meta["object"] if acts_on_object(verb) else "body"
     complements = VERBS[verb].complements
-    words = complements[zlib.crc32(row.id.encode()) % len(complements)].format(object=noun)
+    words = complements[zlib.crc32(row.id.encode()) % len(complements)].format(object=row.meta["object"])
     start, end = row.window
     return Segment(
         id=row.id,
         video=row.video.rpartition(".")[0],
         start=start,
         end=end,
-        narration=f"{verb} {words}",
+        narration=" ".join(word for word in f"{colour} {verb} {words}".split() if word not in ("the", "a")),
         verb=VERB_NAMES.index(verb),
-        noun=NOUN_NAMES.index(noun if acts_on_object(verb) else "body"),
+        noun=NOUN_NAMES.index(f"{noun}:{colour}"),
         verb_text=verb,
-        noun_text=noun if acts_on_object(verb) else "body",
+        noun_text=f"{noun}:{colour}",
     )
 
 
 class ToySpecialist:
-    """Confuses what looks alike in the toy world: the true verb, its opposite, and all else that the object allows.
+    """Confuses what looks alike in the toy world: the true verb, its opposite, and what else the clip allows.
 
     Its scores are planted and noisy, by seed and row: the true class is not always the best.
     """
@@ -59,16 +60,18 @@ class ToySpecialist:
     description = "planted confusions of the toy world"
 
     def __init__(self, rows: Sequence[Row], actions: Sequence[Action], seed: int) -> None:
-        self.objects = {row.id: row.meta["object"] for row in rows}
+        self.seen = {
+            row.id: (f"{row.meta['object']}:{row.meta['colour']}", f"body:{row.meta['colour']}") for row in rows
+        }
         self.actions = list(actions)
         self.seed = seed
 
     def ranked(self, place: int, segment: Segment) -> Sequence[Action]:
         rng = np.random.default_rng([self.seed, 2, zlib.crc32(segment.id.encode())])
         scores = rng.normal(0.0, NOISE, size=len(self.actions))
-        seen, opposite = self.objects[segment.id], OPPOSITE.get(VERB_NAMES[segment.verb])
+        opposite = OPPOSITE.get(VERB_NAMES[segment.verb])
         for column, (verb, noun) in enumerate(self.actions):
-            possible = NOUN_NAMES[noun] in (seen, "body")
+            possible = NOUN_NAMES[noun] in self.seen[segment.id]
             scores[column] += 6.0 * possible + 4.0 * (possible and VERB_NAMES[verb] == opposite)
             scores[column] += 5.0 * ((verb, noun) == segment.action)
         return [self.actions[column] for column in np.argsort(-scores, kind="stable")]

@@ -27,6 +27,7 @@ def toy_questions(rows: Sequence[Row], classes: ClassMap, distractors: str, mode
     return [
         question_row(
             question,
+            question.segment.narration,
             by_id[question.segment.id].duration,
             by_id[question.segment.id].video,
             "toy",

@@ -1,0 +1,88 @@
+"""A trained checkpoint with its clips, ready to be asked: what the commands share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import AutoConfig, PreTrainedModel
+
+from data_prep.errors import DataError
+from data_prep.files import read_json
+from data_prep.rows import Row
+from invert_rl.llavaction.data import Classes, SampleEncoder, SegmentStore, read_questions
+from invert_rl.llavaction.encode import ClipEncoder
+from invert_rl.llavaction.model import load_action_model, load_action_processor
+from invert_rl.llavaction.views import ViewSettings
+from invert_rl.models import CheckpointError
+from invert_rl.task_data import check_video_root
+from invert_rl.video.settings import FrameSettings
+
+FRAMES = ("fps", "min_frames", "max_frames", "total_pixels", "min_pixels", "max_pixels")
+VIEWS = ("perspective", "time_instruction")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model and how it is shown clips."""
+
+    model: PreTrainedModel
+    encode: SampleEncoder
+    rows: list[Row]
+    classes: Classes
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that name a model, questions and clips."""
+    parser.add_argument("--model", required=True, metavar="M", help="the model folder of a run, or any checkpoint")
+    parser.add_argument("--data", type=Path, required=True, metavar="MQA.jsonl", help="questions of build-mqa")
+    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the videos")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    parser.add_argument(
+        "--no-action-token", action="store_true", help="ask without the action token, as a checkpoint without one"
+    )
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
+    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    parser.add_argument("--fps", type=float, help="frames a second; default of all these: the run's, or the paper's")
+    for name in FRAMES[1:]:
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
+    parser.add_argument("--perspective", help="wording of the question, as in training")
+
+
+def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:
+    """What the arguments name; settings that are not given are those of the run that the model is of.
+
+    Raises `DataError` for questions, clips or a checkpoint that cannot be used.
+    """
+    rows = read_questions(args.data)[: args.limit]
+    check_video_root(rows, args.videos)
+    settings = run_settings(args)
+    try:
+        processor = load_action_processor(args.model)
+        known = getattr(AutoConfig.from_pretrained(args.model), "action_token", None)
+        sizes = (1, 1, 1) if known is None else known["classes"]
+        model = load_action_model(args.model, processor, sizes, dtype=args.dtype, **kwargs)
+    except (CheckpointError, OSError) as error:
+        raise DataError(f"--model {args.model}: {error}") from error
+    model = model.to(PartialState(cpu=args.cpu).device).eval()
+    with_token = known is not None and not args.no_action_token and settings.get("action_token", True)
+    frames = {name: settings[name] for name in FRAMES if name in settings}
+    patch = getattr(processor.video_processor, "patch_size", 14)
+    store = SegmentStore(str(args.videos), FrameSettings(**frames, image_patch_size=patch))
+    views = ViewSettings(**{name: settings[name] for name in VIEWS if name in settings})
+    path = Path(args.model) / "classes.json"
+    classes = Classes.read(path) if path.is_file() else Classes(sizes[0], sizes[1], [])
+    return Loaded(
+        model, SampleEncoder(ClipEncoder(processor, model.config, with_token), store, views, classes), rows, classes
+    )
+
+
+def run_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Settings given on the command line, else those in the summary of the run whose ``model`` folder is meant."""
+    summary = Path(args.model).parent / "summary.json"
+    found: dict[str, Any] = read_json(summary).get("settings", {}) if summary.is_file() else {}
+    given = {name: getattr(args, name, None) for name in (*FRAMES, "perspective")}
+    return found | {name: value for name, value in given.items() if value is not None}
