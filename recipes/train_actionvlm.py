@@ -24,7 +24,7 @@ from invert_rl.actionvlm.experiment import (
     control_arguments,
     load_data,
     metrics_table,
-    test,
+    score_test_set,
     write_results,
 )
 from invert_rl.resume import resume_point
@@ -51,16 +51,16 @@ def main(args: ActionVLMArguments) -> None:
     )
 
     # training; the last step is reported
-    before, _ = test(run)
+    before, _ = score_test_set(run)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder / "model"))
-    after, results = test(run)
+    after, results = score_test_set(run)
     after |= bias_report(run, after["average_mAP"])
     controls = {}
     if args.train_annotations is None and args.shuffled_control:
         control = build(control_arguments(args), with_shuffled_labels(data, args.seed))
         control.trainer().train()
-        controls["shuffled"], _ = test(control)
+        controls["shuffled"], _ = score_test_set(control)
 
     if trainer.accelerator.is_main_process:
         write_results(folder / "results.json", results)

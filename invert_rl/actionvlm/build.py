@@ -60,8 +60,9 @@ def build_model(
 
 def detector_config(args: ActionVLMArguments, num_classes: int, width: int) -> DetectorConfig:
     """The detection head for features of ``width`` channels."""
-    ranges = EPIC_RANGES if args.regression_ranges == "epic" else RANGES
-    ranges = (*ranges[: args.head_levels - 1], (ranges[args.head_levels - 1][0], ranges[-1][1]))
+    published = EPIC_RANGES if args.regression_ranges == "epic" else RANGES
+    last = args.head_levels - 1
+    ranges = (*published[:last], (published[last][0], published[-1][1]))
     return DetectorConfig(
         pyramid=PyramidConfig(
             input_width=width,

@@ -31,6 +31,8 @@ class ActionVLMArguments(SupervisedArguments):
         default=True, metadata={"help": "Vision-only epochs skip the language model."}
     )
 
+    num_train_epochs: float = field(default=120, metadata={"help": "Epochs, both kinds counted, if max_steps is -1."})
+
     # data; without train_annotations features with planted actions are generated
     train_annotations: str | None = field(
         default=None, metadata={"help": "Annotations as invert-rl convert writes them; default: generated data."}
@@ -96,7 +98,8 @@ class ActionVLMArguments(SupervisedArguments):
         default="before", metadata={"help": "Of the text; 'after': the released code's.", "choices": POSITIONS}
     )
     descriptions: str | None = field(
-        default=None, metadata={"help": "JSON of texts by class; default: names alone (table 9 a)."}
+        default=None,
+        metadata={"help": "JSON of texts by class, or thumos14; default: names alone (table 9 a)."},
     )
     answer_style: str = field(
         default="proposals", metadata={"help": "What the model is taught to write.", "choices": ANSWER_STYLES}
@@ -128,7 +131,7 @@ class ActionVLMArguments(SupervisedArguments):
     )
     lap: bool = field(default=True, metadata={"help": "Test with exchanged descriptions, too (section 4.3)."})
     class_groups: str | None = field(
-        default=None, metadata={"help": "JSON of class lists by name, for mAP and mLA of each (table 3)."}
+        default=None, metadata={"help": "JSON of class lists by name, or thumos14, for mAP and mLA of each (table 3)."}
     )
     ambiguous_clips: str | None = field(
         default=None, metadata={"help": "JSON of clips for mConf, mLen and acc@mLen (table 5)."}

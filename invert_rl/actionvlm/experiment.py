@@ -13,21 +13,23 @@ from rich.table import Table
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from data_prep.files import atomic_write, read_json
+from data_prep.files import atomic_write
 from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.build import build_model, parameter_groups
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.data import ActionData, Batches, planted_data, planted_groups, read_data
 from invert_rl.actionvlm.metrics import (
+    GROUPS,
     ambiguity,
     hallucination_rates,
     lap,
     mean_weights,
     read_ambiguous_clips,
+    read_groups,
 )
 from invert_rl.actionvlm.model import ActionVLM
 from invert_rl.actionvlm.predict import Detections, detect_videos, results, write_texts
-from invert_rl.actionvlm.prompt import build_prompt, deranged, read_descriptions
+from invert_rl.actionvlm.prompt import DESCRIPTIONS, build_prompt, deranged, read_descriptions
 from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
 from invert_rl.evaluation.detection import evaluate_detection
 from invert_rl.evaluation.detection_files import predictions_of, truth_of
@@ -84,14 +86,24 @@ def load_data(args: ActionVLMArguments) -> tuple[ActionData, VideoEncoder | None
 
 def build(args: ActionVLMArguments, data: ActionData, vision: VideoEncoder | None = None) -> Experiment:
     """The model of ``args.seed`` for ``data``."""
-    descriptions = None if args.descriptions is None else read_descriptions(args.descriptions, data.classes)
+    texts = None if args.descriptions is None else shipped(args.descriptions, DESCRIPTIONS)
+    descriptions = None if texts is None else read_descriptions(texts, data.classes)
     set_seed(args.seed)
     model, tokenizer = build_model(args, data.classes, descriptions, data.feature_width, data.evidence_width, vision)
     if args.class_groups is not None:
-        groups = dict(read_json(Path(args.class_groups)))
+        groups = read_groups(shipped(args.class_groups, GROUPS), data.classes)
     else:
         groups = planted_groups(data.classes) if args.train_annotations is None else {}
-    return Experiment(args, data, model, tokenizer, descriptions, groups)
+    run = Experiment(args, data, model, tokenizer, descriptions, groups)
+    if args.max_steps <= 0:
+        args.max_steps = round(args.num_train_epochs * run.batches().schedule.steps_per_epoch)
+    return run
+
+
+def shipped(name: str, folder: Path) -> Path:
+    """The file that a setting means: one that comes with the package by its bare name, or the path as it is."""
+    own = folder / f"{name}.json"
+    return own if own.is_file() else Path(name)
 
 
 def evaluate(run: Experiment, detections: Sequence[Detections]) -> dict[str, float]:
@@ -120,7 +132,7 @@ def evaluate(run: Experiment, detections: Sequence[Detections]) -> dict[str, flo
     return metrics
 
 
-def test(run: Experiment) -> tuple[dict[str, float], Results]:
+def score_test_set(run: Experiment) -> tuple[dict[str, float], Results]:
     """Metrics of the test videos (see `evaluate`), with those of ambiguous clips where given, and the detections."""
     detections = detect_videos(run.model, run.data, run.args.window, run.args.overlap)
     metrics = evaluate(run, detections)
@@ -141,7 +153,7 @@ def bias_report(run: Experiment, aligned: float) -> dict[str, float]:
         language.prompt = build_prompt(
             run.tokenizer, run.data.classes, deranged(run.descriptions), run.args.prompt_position
         )
-        conflict = test(run)[0]["average_mAP"]
+        conflict = score_test_set(run)[0]["average_mAP"]
         language.prompt = own
         report |= {"conflict/average_mAP": conflict, "LAP": lap(aligned, conflict)}
     if run.args.text_tokens:

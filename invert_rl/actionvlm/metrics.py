@@ -17,6 +17,8 @@ from data_prep.files import read_json
 from invert_rl.actionvlm.advantage import frame_classes
 from invert_rl.tal.data import Video
 
+GROUPS = Path(__file__).parent / "groups"
+"""Groups of classes that are shipped, one JSON file per data set."""
 REPEATS = 3
 """An answer that has one proposal at least so often lists it without end [C]."""
 LENGTHS = (0.3, 0.5, 0.7)
@@ -45,6 +47,18 @@ def mean_weights(videos: Sequence[Video], values: Sequence[Tensor], num_classes:
         total.index_add_(0, ids, of_rows.float())
         count.index_add_(0, ids, torch.ones_like(of_rows, dtype=torch.float32))
     return total / count
+
+
+def read_groups(path: Path | str, classes: Sequence[str]) -> dict[str, list[str]]:
+    """Groups of classes from a JSON object of lists; raises `DataError` for another form or an unknown class."""
+    content = read_json(Path(path))
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise DataError(f"{path}: expected a JSON object that gives each group a list of classes")
+    for group, names in content.items():
+        unknown = [name for name in names if name not in classes]
+        if unknown:
+            raise DataError(f"{path}: group {group!r} has {unknown}, none of the {len(classes)} classes")
+    return content
 
 
 def read_proposals(text: str) -> list[tuple[str, int, int]]:

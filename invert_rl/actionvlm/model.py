@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from invert_rl.actionvlm.advantage import (
     ClassMeans,
@@ -18,6 +19,7 @@ from invert_rl.actionvlm.advantage import (
     language_weight,
 )
 from invert_rl.actionvlm.language import LanguageModel
+from invert_rl.actionvlm.vision import VideoEncoder
 from invert_rl.tal.detector import Detector, DetectorConfig, DetectorOutputs
 
 STREAMS = ("both", "vision", "language")
@@ -48,8 +50,8 @@ class ActionVLMConfig:
     advantage_bias: float = 1.0
     """Bias that the advantage's layer starts with [C]: at 0 the weight λ stays near 0, as A does while λ is small."""
     hold_epochs: int = 0
-    """Epochs in which λ has its value at the start while Â already learns [C]: else it falls to 0, where it stays, before
-    the language model has learned to help."""
+    """Epochs in which λ has its value at the start while Â already learns [C]: else it falls to 0, where it stays,
+    before the language model has learned to help."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class ActionVLM(nn.Module):
     """
 
     def __init__(
-        self, config: ActionVLMConfig, language: LanguageModel | None, vision: nn.Module | None = None
+        self, config: ActionVLMConfig, language: LanguageModel | None, vision: VideoEncoder | None = None
     ) -> None:
         """``language`` may be None for ``streams: vision``. ``vision`` encodes frames end to end; None: features.
 
@@ -119,11 +121,19 @@ class ActionVLM(nn.Module):
             met.add(id(value))
         return names
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Recompute the large parts' activations (called by `transformers.Trainer`)."""
-        for part in (self.language.llm if self.language is not None else None, self.vision):
-            if part is not None:
-                part.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, **settings: Any) -> None:
+        """Recompute the activations of the large parts; called by `transformers.Trainer`."""
+        for part in self._large_parts():
+            part.activation_checkpointing_enable(**settings)
+
+    def gradient_checkpointing_enable(self, **settings: Any) -> None:
+        """The same by its older name, which `Trainer` calls where the newer one does not exist yet."""
+        for part in self._large_parts():
+            part.gradient_checkpointing_enable(**settings)
+
+    def _large_parts(self) -> list[PreTrainedModel]:
+        found = [self.language.llm] if self.language is not None else []
+        return [*found, self.vision.encoder] if self.vision is not None else found
 
     def features(
         self,

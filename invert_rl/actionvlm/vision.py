@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -35,10 +33,6 @@ class VideoEncoder(nn.Module):
     def width(self) -> int:
         """Channels of the features."""
         return int(self.encoder.config.hidden_size)
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        """Recompute activations in the backward pass."""
-        self.encoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Features ``(B, L, D)`` of frames ``(B, L, 3, H, W)`` uint8, 0 where the mask ``(B, L)`` is false.

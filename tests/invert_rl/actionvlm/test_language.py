@@ -43,7 +43,9 @@ def test_each_token_is_read_at_its_place_whatever_is_padded(tiny, frames, layout
         got = branch(frames, MASK)
         for video, length in enumerate((5, 3)):
             hidden = by_hand(branch, frames[video, :length])[3:-2]
-            kinds = hidden.view(length, 4, -1) if layout == "interleaved" else hidden.view(4, length, -1).transpose(0, 1)
+            kinds = (
+                hidden.view(length, 4, -1) if layout == "interleaved" else hidden.view(4, length, -1).transpose(0, 1)
+            )
             for place, found in ((1, got.classify), (2, got.localize), (3, got.advantage)):
                 torch.testing.assert_close(found[video, :length], kinds[:, place], atol=1e-5, rtol=1e-4)
     assert got.text_loss is None

@@ -81,7 +81,11 @@ def test_clips_are_read_from_a_file_that_says_what_is_wrong(tmp_path):
     path = tmp_path / "clips.json"
     path.write_text(json.dumps([{"video": "a", "segment": [1, 2.5]}]))
     assert read_ambiguous_clips(path) == [AmbiguousClip("a", 1.0, 2.5)]
-    for wrong, message in [({}, "expected a list"), ([{"video": "a"}], "entry 1"), ([{"video": "a", "segment": [2, 1]}], "empty")]:
+    for wrong, message in [
+        ({}, "expected a list"),
+        ([{"video": "a"}], "entry 1"),
+        ([{"video": "a", "segment": [2, 1]}], "empty"),
+    ]:
         path.write_text(json.dumps(wrong))
         with pytest.raises(DataError, match=message):
             read_ambiguous_clips(path)

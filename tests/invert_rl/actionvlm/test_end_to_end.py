@@ -1,0 +1,132 @@
+"""Videos as input: frames at rows, VideoMAE features per frame, training that reaches the encoder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from transformers import VideoMAEConfig, VideoMAEModel
+
+from data_prep.errors import DataError
+from invert_rl.actionvlm.experiment import build, load_data, score_test_set
+from invert_rl.actionvlm.frames import FrameReader, time_videos
+from invert_rl.actionvlm.vision import DEVIATION, MEAN, VideoEncoder, load_video_encoder
+from tests.invert_rl.actionvlm.small import arguments
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory) -> Path:
+    """A tiny VideoMAE, made for frames of another size."""
+    torch.manual_seed(0)
+    config = VideoMAEConfig(
+        image_size=64,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        use_mean_pooling=False,
+    )
+    folder = tmp_path_factory.mktemp("videomae")
+    VideoMAEModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> Path:
+    """Two videos of 8 s at 8 frames a second, grey with a white second of action; frame n has the red value 3 n."""
+    folder = tmp_path_factory.mktemp("videos")
+    for name in ("a", "b"):
+        with av.open(str(folder / f"{name}.mp4"), "w") as file:
+            stream = file.add_stream("libx264rgb", rate=8)
+            stream.width = stream.height = SIZE
+            stream.pix_fmt = "rgb24"
+            stream.options = {"qp": "0"}
+            for number in range(64):
+                picture = np.full((SIZE, SIZE, 3), 100, dtype=np.uint8)
+                picture[..., 0] = 3 * number
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            file.mux(stream.encode())
+    entry = {"segment": [2.0, 4.0], "label": "flash"}
+    record = {"duration": 8.0, "annotations": [entry, {"segment": [5.0, 5.5], "label": "dim"}]}
+    database = {"a": {**record, "subset": "validation"}, "b": {**record, "subset": "test"}}
+    (folder / "notes.json").write_text(json.dumps({"database": database}))
+    return folder
+
+
+def test_features_are_the_mean_over_space_stretched_over_time(encoder_folder):
+    encoder = load_video_encoder(str(encoder_folder), SIZE).eval()
+    assert encoder.encoder.config.image_size == SIZE
+    frames = torch.randint(0, 256, (2, 32, 3, SIZE, SIZE), dtype=torch.uint8)
+    mask = torch.ones(2, 32, dtype=torch.bool)
+    mask[1, 20:] = False
+    with torch.no_grad():
+        got = encoder(frames, mask)
+        mean, deviation = torch.tensor(MEAN)[:, None, None], torch.tensor(DEVIATION)[:, None, None]
+        steps = []
+        for chunk in (frames[0, :16], frames[0, 16:]):
+            hidden = encoder.encoder(((chunk / 255 - mean) / deviation)[None]).last_hidden_state[0]
+            steps += list(hidden.view(8, 4, 32).mean(dim=1))  # 8 steps of 2 x 2 patches
+    rows = (np.arange(32) + 0.5) / 2 - 0.5
+    expected = np.stack([np.interp(rows, np.arange(16), torch.stack(steps)[:, channel]) for channel in range(32)], 1)
+    np.testing.assert_allclose(got[0].numpy(), expected, atol=1e-4)
+    assert not got[1, 20:].any() and got[1, :20].any()
+    with pytest.raises(ValueError, match="multiple of 16"):
+        encoder(frames[:, :20], mask[:, :20])
+
+
+def test_an_encoder_that_cannot_be_loaded_is_named(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        load_video_encoder(str(tmp_path / "nowhere"), SIZE)
+
+
+def test_rows_show_the_frames_at_their_times(world):
+    database = json.loads((world / "notes.json").read_text())["database"]
+    (video,) = time_videos(database, "test", ["dim", "flash"], frame_rate=4.0)
+    assert len(video.features) == 32
+    assert video.labels.tolist() == [1, 0]
+    times = video.grid.seconds(torch.arange(32.0))
+    torch.testing.assert_close(video.features[:, 0], times)
+    torch.testing.assert_close(video.grid.seconds(video.segments), torch.tensor([[2.0, 4.0], [5.0, 5.5]]))
+    frames = FrameReader(world, ".mp4", SIZE).read("b", video.features[:, 0])
+    assert frames.shape == (32, 3, SIZE, SIZE)
+    number = frames[:, 0].float().mean(dim=(1, 2)) / 3
+    assert ((number / 8 - times).abs() <= 1 / 16 + 1e-6).all()  # the nearest of eight frames a second
+    (resized,) = time_videos(database, "TEST", ["dim", "flash"], frame_rate=4.0, size=16)
+    assert len(resized.features) == 16
+    assert float(resized.features[-1]) == pytest.approx(7.75)
+    with pytest.raises(DataError, match="training"):
+        time_videos(database, "training", ["dim", "flash"], 4.0)
+
+
+def test_training_end_to_end_changes_the_encoder(world, encoder_folder, tmp_path):
+    args = arguments(
+        tmp_path,
+        train_annotations=str(world / "notes.json"),
+        video_root=str(world),
+        vision_model=str(encoder_folder),
+        frame_rate=4.0,
+        frame_size=SIZE,
+        window=32,
+        descriptions=None,
+        per_device_train_batch_size=1,
+        max_steps=2,
+        gradient_checkpointing=True,
+        vision_learning_rate=1e-3,
+    )
+    data, vision = load_data(args)
+    assert isinstance(vision, VideoEncoder) and data.classes == ["dim", "flash"]
+    run = build(args, data, vision)
+    before = {name: value.clone() for name, value in run.model.named_parameters()}
+    run.trainer().train()
+    moved = {name for name, value in run.model.named_parameters() if not torch.equal(value, before[name])}
+    assert {"vision.encoder.embeddings.patch_embeddings.projection.weight", "projection.weight"} <= moved
+    assert any(name.startswith("language.llm") for name in moved)
+    metrics, results = score_test_set(run)
+    assert 0 <= metrics["average_mAP"] <= 1
+    assert set(results) == {"b"}

@@ -1,0 +1,78 @@
+"""The ActionVLM recipe: the embedded default, feature files, resume, refusals; what it learns takes longer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from invert_rl.cli import main as command_line
+from invert_rl.tal.planted import PlantedSettings, plant, write_world
+
+FEW = ["--max_steps", "2", "--per_device_train_batch_size", "2", "--tiny_width", "32", "--head_width", "16"]
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_without_arguments_it_compares_with_the_untrained_model_and_shuffled_labels(run_recipe, tmp_path, capsys):
+    run_recipe("train_actionvlm.py", *FEW, "--logging_steps", "1", "--text_tokens", "3")
+    folder = tmp_path / "runs" / "train_actionvlm_001"
+    summary = summary_of(folder)
+    for part in ("before", "after", "shuffled"):
+        assert 0 <= summary[part]["average_mAP"] <= 1
+        assert {"mAP@0.5", "ambiguous/mLA", "clear/average_mAP"} <= summary[part].keys()
+    assert {"LAP", "hallucination/fixed", "hallucination/infinite"} <= summary["after"].keys()
+    assert summary["settings"]["max_steps"] == 2
+    assert load_file(folder / "model" / "model.safetensors").keys() >= {"means.mean", "advantage.bias"}
+    assert "untrained" in capsys.readouterr().out
+    results, truth = str(folder / "results.json"), str(folder / "planted" / "annotations.json")
+    options = ["--predictions", results, "--ground-truth", truth, "--subset", "validation", "--json"]
+    assert command_line(["evaluate-detection", *options, "--protocol", "actionformer"]) in (0, None)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["average_mAP"] == pytest.approx(summary["after"]["average_mAP"])
+    with pytest.raises(SystemExit):
+        run_recipe("train_actionvlm.py", *FEW, "--output_dir", str(folder))
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_it_trains_on_feature_files_and_goes_on_from_its_last_checkpoint(run_recipe, tmp_path, capsys):
+    world = plant(PlantedSettings(train_videos=6, test_videos=3))
+    annotations = write_world(world, tmp_path / "data", "npz")
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps({"bow": "bends forward", "jump": "leaves the ground"}))
+    options = [
+        *("--train_annotations", str(annotations), "--features", str(tmp_path / "data" / "features")),
+        *("--train_subset", "training", "--test_subset", "validation", "--descriptions", str(texts)),
+        *("--feature_width", "32", "--feature_fps", "30", "--output_dir", str(tmp_path / "run"), "--save_steps", "1"),
+    ]
+    run_recipe("train_actionvlm.py", *FEW, *options)
+    first = summary_of(tmp_path / "run")
+    assert "shuffled" not in first
+    assert not (tmp_path / "run" / "planted").exists()
+    run_recipe("train_actionvlm.py", *FEW, *options, "--max_steps", "3", "--resume_from_checkpoint", "latest")
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert max(steps) == 3
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run_recipe("train_actionvlm.py", *FEW, "--train_annotations", str(annotations))
+    assert "--features or --video_root" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_default_beats_vision_alone_and_weighs_language_where_vision_is_ambiguous(run_recipe, tmp_path):
+    """Three seeds, the same number of steps; the vision stream cannot tell the twins apart."""
+    gains = []
+    for seed in ("0", "1", "2"):
+        runs = {}
+        for streams in ("both", "vision"):
+            folder = tmp_path / f"{streams}_{seed}"
+            options = ["--streams", streams, "--seed", seed, "--shuffled_control", "false", "--lap", "false"]
+            run_recipe("train_actionvlm.py", "--output_dir", str(folder), *options)
+            runs[streams] = summary_of(folder)["after"]
+        gains.append(runs["both"]["average_mAP"] - runs["vision"]["average_mAP"])
+        assert runs["both"]["ambiguous/mLA"] > runs["both"]["clear/mLA"]
+    assert sum(gains) / 3 >= 0.05
