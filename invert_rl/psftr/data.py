@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import DataError
+from data_prep.files import read_json
 from invert_rl.tal.data import Video, pad, window_of
 from invert_rl.tal.features import Layout
 from invert_rl.tal.windows import window_starts
@@ -37,6 +39,19 @@ GT_FILTERS = {
     "gap_activitynet": GtFilter(seconds=1.0),
 }
 """By name: all ground truth, and what GAP's code leaves out [R GAP]. Numbers of different filters do not compare."""
+
+
+def with_frame_rates(database: dict[str, Any], path: Path) -> dict[str, Any]:
+    """A copy of an annotation database with each video's ``fps`` from ``{video: {"video_fps": …}}``, GAP's layout.
+
+    Videos that the file does not name keep theirs. Raises `DataError` for another layout.
+    """
+    rates = read_json(path)
+    try:
+        found = {video: float(facts["video_fps"]) for video, facts in rates.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f'{path}: expected {{video: {{"video_fps": frames a second}}}} ({error!r})') from error
+    return {video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()}
 
 
 def filter_ground_truth(database: dict[str, Any], name: str, layout: Layout) -> tuple[dict[str, Any], int]:

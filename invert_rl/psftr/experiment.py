@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
-from invert_rl.psftr.data import filter_ground_truth, of_classes, training_slices
+from invert_rl.psftr.data import filter_ground_truth, of_classes, training_slices, with_frame_rates
 from invert_rl.psftr.inference import detect_all
 from invert_rl.psftr.model import PSFTR
 from invert_rl.psftr.planted import write_attribute_world
@@ -56,10 +56,13 @@ class SplitData:
     seen: DetectionSet | None
     dropped: int
     """Segments that ``gt_filter`` left out of the annotations."""
+    missing: int
+    """Annotated videos, of all subsets, that ``skip_missing`` left out."""
 
     def __str__(self) -> str:
         """One line for people."""
         left_out = f", {self.dropped} segments left out by gt_filter" if self.dropped else ""
+        left_out += f", {self.missing} videos left out for want of features" if self.missing else ""
         return (
             f"{len(self.split.train)} seen classes in {len(self.slices)} slices, {len(self.split.test)} unseen classes "
             f"in {len(self.unseen.videos)} test videos{left_out}"
@@ -98,7 +101,12 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
     """Read the annotations, features and class texts of a split; raises `DataError` for what does not fit."""
     assert args.annotations is not None and args.features is not None and args.text is not None
     features = Features(args.features, args.feature_layout(width))
-    everything, dropped = filter_ground_truth(read_database(Path(args.annotations)), args.gt_filter, features.layout)
+    database = read_database(Path(args.annotations))
+    if args.frame_rates is not None:
+        database = with_frame_rates(database, Path(args.frame_rates))
+    missing = set(features.missing(list(database))) if args.skip_missing else set()
+    database = {video: record for video, record in database.items() if video not in missing}
+    everything, dropped = filter_ground_truth(database, args.gt_filter, features.layout)
 
     def videos(database: dict[str, Any], subset: str, classes: Sequence[str]) -> list[Video]:
         where = f"{args.annotations}, {len(classes)} classes"
@@ -115,7 +123,13 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
         raise DataError(f"{args.text}: embeddings of {text.shape[1]} channels, but width is {width}")
     slices = training_slices(videos(seen, args.train_subset, split.train), args.slice_size, args.slice_overlap)
     return SplitData(
-        split, slices, text, test_set(split.test), test_set(split.train) if args.evaluate_seen else None, dropped
+        split,
+        slices,
+        text,
+        test_set(split.test),
+        test_set(split.train) if args.evaluate_seen else None,
+        dropped,
+        len(missing),
     )
 
 

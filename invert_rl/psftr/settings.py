@@ -38,6 +38,12 @@ class PSFTRArguments(SupervisedArguments):
         metadata={"help": "Frame rate at which all rows were taken; null: the layout's, else each video's."},
     )
     feature_prefix: str | None = field(default=None, metadata={"help": "Of file names; null: the layout's."})
+    frame_rates: str | None = field(
+        default=None, metadata={"help": "JSON with video_fps by video, as GAP's *_info.json; null: fps as annotated."}
+    )
+    skip_missing: bool = field(
+        default=False, metadata={"help": "Leave out videos without features, in training and evaluation alike."}
+    )
     train_subset: str = field(default="validation", metadata={"help": "Subset of the training videos."})
     test_subset: str = field(default="test", metadata={"help": "Subset of the test videos."})
 

@@ -123,6 +123,19 @@ def test_several_splits_and_their_mean(train) -> None:
     assert read(folder)["after"] == summary["after"]
 
 
+def test_videos_without_features_are_left_out_only_when_asked(train, data: Path, tmp_path: Path, capsys) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for number, path in enumerate(sorted((data / "features").iterdir())):
+        if number % 8:
+            (few / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(SystemExit):
+        train("few", "--features", str(few))
+    assert "no planted_0000.npy" in capsys.readouterr().err
+    train("few", "--features", str(few), "--skip_missing", "true")
+    assert "10 videos left out for want of features" in capsys.readouterr().out
+
+
 def test_wrong_settings_say_what_to_do(train, run_recipe, data: Path, tmp_path: Path, capsys) -> None:
     def refused(*more: str) -> str:
         with pytest.raises(SystemExit):

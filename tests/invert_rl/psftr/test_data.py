@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from data_prep.errors import DataError
-from invert_rl.psftr.data import SliceBatches, filter_ground_truth, normalized, of_classes, training_slices
+from invert_rl.psftr.data import (
+    SliceBatches,
+    filter_ground_truth,
+    normalized,
+    of_classes,
+    training_slices,
+    with_frame_rates,
+)
 from invert_rl.psftr.planted import attribute_directions
 from invert_rl.psftr.text import PROMPTS, read_text_embeddings, write_text
 from invert_rl.tal.data import Video
@@ -47,6 +54,20 @@ def test_filters_of_ground_truth() -> None:
     assert (kept(activitynet), dropped) == ([("video_test_0000270", "a"), ("long", "c")], 3)
     with pytest.raises(DataError, match="'gap' is none of none, gap_thumos14"):
         filter_ground_truth(DATABASE, "gap", layout)
+
+
+def test_frame_rates_of_a_file_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "info.json"
+    path.write_text('{"long": {"video_fps": 25.0, "snippet_length": 7}, "other": {"video_fps": 30.0}}')
+    changed = with_frame_rates(DATABASE, path)
+    assert {video: record["fps"] for video, record in changed.items()} == {
+        **dict.fromkeys(DATABASE, 30.0),
+        "long": 25.0,
+    }
+    assert kept(changed) == kept(DATABASE)
+    path.write_text('{"long": 25.0}')
+    with pytest.raises(DataError, match="expected .*video_fps"):
+        with_frame_rates(DATABASE, path)
 
 
 def test_only_the_chosen_classes_and_videos_that_have_them() -> None:
