@@ -16,6 +16,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging as transformers_logging
 
 from invert_rl.llavaction.action_token import ACTION_TOKEN, add_action_token, embedding_row, find_action_token
@@ -164,6 +165,11 @@ def load_action_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if known is None:
+            if is_deepspeed_zero3_enabled():
+                raise CheckpointError(
+                    f"{name}: has no action token yet, and DeepSpeed ZeRO-3 shards the embeddings before it is put in; "
+                    "train with FSDP2 (recipes/configs/accelerate/8gpu_fsdp2.yaml), ZeRO-2 or DDP"
+                )
             if model.get_input_embeddings().num_embeddings <= token_id:
                 model.resize_token_embeddings(token_id + 1, mean_resizing=False)
             width = model.get_input_embeddings().embedding_dim

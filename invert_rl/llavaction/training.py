@@ -18,7 +18,7 @@ from invert_rl.tal.training import SupervisedArguments, SupervisedTrainer
 VISION = (".visual.", ".vision_tower.")
 """What the names of a vision encoder's weights hold; the projector between it and the language model is not of it."""
 PROJECTOR = (".merger.", ".merger_list.", ".deepstack_merger_list.")
-NO_DECAY = (".bias", "norm.weight", "norm1.weight", "norm2.weight", "layernorm.weight", "layer_norm1.weight")
+NO_DECAY = ("bias", "norm.weight", "norm1.weight", "norm2.weight", "layernorm.weight", "layer_norm1.weight")
 
 
 class LLaVActionTrainer(SupervisedTrainer):
