@@ -50,6 +50,8 @@ def main(args: PSFTRArguments, config: PSFTRConfig) -> None:
         train_split(args, config, args.splits[0], Path(args.output_dir))
         return
     folders = {number: Path(args.output_dir) / f"split_{number}" for number in args.splits}
+    for folder in folders.values():
+        check_run_folder(str(folder), resuming=bool(args.resume_from_checkpoint))
     reports = {}
     for number, folder in folders.items():  # a resumed run takes over the splits that are done
         reports[number] = read_report(folder) or train_split(args, config, number, folder)
@@ -77,7 +79,7 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
 
     # model
     model = build_psftr(config, run.seed)
-    groups = parameter_groups(model, run.learning_rate, run.conv_learning_rate, run.offset_factor)
+    groups = parameter_groups(model, run.learning_rate, run.conv_learning_rate, run.offset_factor, run.weight_decay)
     every = round(run.evaluate_epochs * len(data.slices) / (batch * parts))
     evaluations = Evaluations(lambda: evaluate(model, data, run), folder, every)
     trainer = SupervisedTrainer(PSFTRLearner(model), draw, run, groups, [evaluations])

@@ -123,9 +123,11 @@ def load_psftr(folder: Path) -> PSFTR:
     return model.eval()
 
 
-def parameter_groups(model: PSFTR, learning_rate: float, conv_rate: float, slow: float = 0.1) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: PSFTR, learning_rate: float, conv_rate: float, slow: float = 0.1, weight_decay: float = 1e-4
+) -> list[dict[str, Any]]:
     """Groups of the optimizer: convolutions at ``conv_rate`` (Table 5's backbone), sampling offsets and references at
-    ``slow`` times ``learning_rate`` [R TadTR], the rest at ``learning_rate``."""
+    ``slow`` times ``learning_rate`` [R TadTR], the rest at ``learning_rate``; all with ``weight_decay``."""
     fast: list[nn.Parameter] = []
     sampling: list[nn.Parameter] = []
     convs: list[nn.Parameter] = []
@@ -134,4 +136,4 @@ def parameter_groups(model: PSFTR, learning_rate: float, conv_rate: float, slow:
         group = convs if parts[0] == "convs" else sampling if {"offsets", "reference"} & set(parts) else fast
         group.append(parameter)
     rates = [(fast, learning_rate), (sampling, slow * learning_rate), (convs, conv_rate)]
-    return [{"params": parameters, "lr": rate} for parameters, rate in rates if parameters]
+    return [{"params": group, "lr": rate, "weight_decay": weight_decay} for group, rate in rates if group]

@@ -80,13 +80,13 @@ def test_what_a_run_leaves(train, data: Path, capsys) -> None:
 
 
 def test_a_resumed_run_is_bit_equal(train, capsys) -> None:
-    whole, parts = train("whole"), train("parts")
+    whole, parts = train("whole", "--dropout", "0.1"), train("parts", "--dropout", "0.1")
     (parts / "summary.json").unlink()
     for path in parts.glob("checkpoint-4/*"):
         path.unlink()
     (parts / "checkpoint-4").rmdir()
     (parts / "model" / "model.safetensors").unlink()
-    train("parts", "--resume_from_checkpoint", "latest")
+    train("parts", "--dropout", "0.1", "--resume_from_checkpoint", "latest")
     assert same_weights(whole, parts)
     assert read(whole)["after"] == read(parts)["after"]
     assert read(whole)["before"] == read(parts)["before"]
@@ -106,6 +106,8 @@ def test_several_splits_and_their_mean(train) -> None:
     assert splits[0]["settings"]["classes"] != splits[1]["settings"]["classes"]
     weights = (folder / "split_1" / "model" / "model.safetensors").stat().st_mtime_ns
     (folder / "summary.json").unlink()
+    with pytest.raises(SystemExit):
+        train("splits", "--splits", "1", "3")
     (folder / "split_3" / "summary.json").unlink()
     train(
         "splits",

@@ -126,7 +126,8 @@ def test_auxiliary_outputs_are_those_of_the_earlier_layers(batch) -> None:
 
 def test_groups_hold_every_parameter_once() -> None:
     model = small_model()
-    fast, sampling, convs = parameter_groups(model, 1e-4, 1e-5, 0.1)
+    fast, sampling, convs = parameter_groups(model, 1e-4, 1e-5, 0.1, 1e-3)
+    assert fast["weight_decay"] == sampling["weight_decay"] == convs["weight_decay"] == 1e-3
     assert (fast["lr"], sampling["lr"], convs["lr"]) == (1e-4, pytest.approx(1e-5), 1e-5)
     grouped = [parameter for group in (fast, sampling, convs) for parameter in group["params"]]
     assert len(grouped) == len({id(parameter) for parameter in grouped}) == len(list(model.parameters()))
