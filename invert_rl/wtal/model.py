@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +16,18 @@ from invert_rl.wtal.matching import SemanticMatching
 
 PHASES = ("reconstructor", "completeness", "localizer")
 """The updates of one iteration in their order; each trains parameters of its own [R train.py]."""
+
+
+@contextmanager
+def as_teacher(module: nn.Module) -> Iterator[None]:
+    """No gradient and no dropout: half of the attention's logits would otherwise be 0 where it is released [C]."""
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        module.train(training)
 
 
 @dataclass(frozen=True)
@@ -96,7 +110,7 @@ class SemanticLocalizer(nn.Module):
             parts, attention = branch.completeness_losses(features, words, masked)
             losses = {name: self.weights.mu1 * part for name, part in parts.items()}
             if self.weights.distill:
-                with torch.no_grad():
+                with as_teacher(self.base):
                     teacher = self.base(features).attention
                 losses["from_localizer"] = self.weights.lambda1 * distillation_loss(attention, teacher)
         return {"loss": sum(losses.values()), **losses}
@@ -108,7 +122,7 @@ class SemanticLocalizer(nn.Module):
         if self.matching is not None:
             losses["alignment"] = self.weights.lambda2 * self.matching.alignment_loss(found, vectors, labels)
         if self.reconstruction is not None and self.weights.distill:
-            with torch.no_grad():
+            with as_teacher(self.reconstruction):
                 teacher, _ = self.reconstruction.attend(features)
             losses["from_reconstruction"] = self.weights.lambda1 * distillation_loss(found.attention, teacher)
         return losses

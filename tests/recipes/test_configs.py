@@ -16,6 +16,7 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.sft.config import InvertSFTConfig
+from invert_rl.wtal.config import WtalArguments
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
@@ -23,6 +24,7 @@ RECIPES: dict[str, tuple[type, ...]] = {
     "recipes/grpo_invert.py": (InvertGRPOConfig, ModelConfig),
     "recipes/sft_invert.py": (InvertSFTConfig, ModelConfig),
     "recipes/train_psftr.py": (PSFTRArguments, PSFTRConfig),
+    "recipes/distill_wtal.py": (WtalArguments,),
 }
 """Classes of settings of each recipe."""
 ABLATION = ROOT / "recipes" / "configs" / "toy" / "ablation.yaml"
