@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,11 @@ def test_resized_videos_keep_their_times(tmp_path: Path) -> None:
             assert other.features.shape == (32, 32)
             times = video.grid.seconds(video.segments.double())
             assert torch.allclose(other.grid.seconds(other.segments.double()), times, atol=1e-4)
+
+
+def test_videos_of_one_class_are_the_same_but_for_their_labels() -> None:
+    mixed, plain = plant(SMALL), plant(replace(SMALL, one_class=True))
+    for video, other in zip(plain.videos, mixed.videos, strict=True):
+        assert set(video.labels) == {other.labels[0]}
+        assert np.array_equal(video.segments, other.segments)
+    assert any(len(set(video.labels)) > 1 for video in mixed.videos)
