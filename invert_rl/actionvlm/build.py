@@ -39,6 +39,8 @@ def build_model(
             llm, tokenizer = load_language_model(args.llm, args.llm_revision, args.llm_dtype)
         if args.lora_rank:
             add_lora(llm, args.lora_rank, args.lora_alpha, args.lora_dropout)
+        else:
+            llm.float()
         prompt = build_prompt(tokenizer, classes, descriptions, args.prompt_position)
         language = LanguageModel(llm, prompt, int(tokenizer.eos_token_id), args.token_layout, args.feature_tokens)
         width = language.width

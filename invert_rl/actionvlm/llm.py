@@ -23,6 +23,10 @@ from invert_rl.toy.tiny_tokenizer import build_tokenizer
 TINY = "tiny"
 """Name of the language model with random weights that needs no download."""
 
+LOCAL = 1.5
+"""Bias of the tiny model's queries and keys: under rotary embeddings equal ones attend to near tokens, as heads of
+trained models do. A special token sees its frame from the start; else it would take hundreds of steps to find it."""
+
 
 def load_language_model(
     name: str, revision: str | None = None, dtype: str = "auto"
@@ -72,11 +76,18 @@ def tiny_language_model(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config).float(), tokenizer
+        llm = Qwen2ForCausalLM(config).float()
+    for layer in llm.model.layers:
+        for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+            torch.nn.init.constant_(projection.bias, LOCAL)
+    return llm, tokenizer
 
 
 def add_lora(llm: PreTrainedModel, rank: int, alpha: int, dropout: float) -> None:
-    """Freeze ``llm`` and give all its linear layers but the output one adapters that are trained, in place."""
+    """Freeze ``llm`` and give all its linear layers but the output one adapters that are trained, in place.
+
+    Adapters are float32 whatever the model is: steps of 5e-6 are lost in bfloat16.
+    """
     llm.requires_grad_(False)
     output = {name.split(".")[-1] for name, module in llm.named_modules() if module is llm.get_output_embeddings()}
     linear = {
@@ -84,3 +95,6 @@ def add_lora(llm: PreTrainedModel, rank: int, alpha: int, dropout: float) -> Non
     } - output
     settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=sorted(linear))
     inject_adapter_in_model(settings, llm)
+    for value in llm.parameters():
+        if value.requires_grad:
+            value.data = value.data.float()

@@ -131,6 +131,18 @@ def test_lora_trains_adapters_on_all_linear_layers_but_the_output():
     assert llm.model.layers[0].self_attn.q_proj.scaling["default"] == 2.0
 
 
+def test_a_model_in_bfloat16_has_adapters_in_float32(frames):
+    llm, _ = tiny_language_model(["a text"], seed=0, width=32)
+    add_lora(llm.bfloat16(), rank=4, alpha=8, dropout=0.0)
+    assert {value.dtype for value in llm.parameters() if value.requires_grad} == {torch.float32}
+    branch = LanguageModel(llm, SHORT, END)
+    found = branch(frames, MASK, [[20], [21]])
+    assert found.classify.dtype == torch.float32
+    (found.classify.sum() + found.text_loss).backward()
+    assert all(value.grad is not None for value in llm.parameters() if value.requires_grad)
+    assert llm.lm_head.weight.dtype == torch.bfloat16
+
+
 def test_a_vision_language_model_gives_its_language_part(tiny, tmp_path):
     llm, tokenizer = tiny
     config = InternVLConfig(
