@@ -1,0 +1,187 @@
+"""The recipe of LLaVAction as a user runs it: what it leaves, exact resume, own data, the commands on its model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText
+
+from data_prep.rows import Row, read_rows
+from invert_rl.cli import main as command
+from invert_rl.toy.actions import toy_segment
+from invert_rl.toy.make import make_world
+from tests.invert_rl.llavaction.kitchen import write_csv
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ["--toy_train_clips", "6", "--toy_test_clips", "2", "--per_device_train_batch_size", "4", "--logging_steps", "1"]
+
+
+def summary_of(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def epic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small world's clips with a csv in EPIC-KITCHENS-100's columns, and captions."""
+    folder = tmp_path_factory.mktemp("epic")
+    make_world(folder, seed=8, n_train=8, n_validation=0, n_test=2)
+    rows: list[Row] = [*read_rows(folder / "train.jsonl"), *read_rows(folder / "test.jsonl")]
+    segments = [toy_segment(row) for row in rows]
+    write_csv(folder / "all.csv", segments)
+    write_csv(folder / "test.csv", [segment for segment in segments if segment.id.startswith("test")])
+    lines = [{"id": s.id, "caption": "I move.", "qa": [{"question": "Who?", "answer": "I."}]} for s in segments[:4]]
+    (folder / "made.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    return folder
+
+
+def test_what_a_run_leaves(run_recipe: Callable[..., None], tiny: str, tmp_path: Path, capsys):
+    run_recipe("train_llavaction.py", *TINY, "--model_name_or_path", tiny, "--max_steps", "2", "--sap", "true")
+    run = tmp_path / "runs" / "train_llavaction_001"
+    summary = summary_of(run)
+    assert summary.keys() >= {"before", "after", "random_distractors", "seconds", "peak_rss_gib", "settings"}
+    assert summary["before"].keys() == summary["after"].keys() == summary["random_distractors"].keys()
+    assert {"MQA", "unparsable", "n", "random/MQA", "SAP"} <= summary["after"].keys()
+    assert summary["settings"]["distractors"] == "hard"
+    samples = [json.loads(line) for line in (run / "samples_after.jsonl").read_text().splitlines()]
+    assert {sample["test"] for sample in samples} == {"hard", "random", "hard/sap"}
+    assert len(samples) == 3 * summary["after"]["n"]
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "answer_loss", "verb_loss", "noun_loss", "action_loss"} <= log[0].keys()
+    assert (run / "random_distractors" / "model" / "model.safetensors").is_file()
+    AutoModelForImageTextToText.from_pretrained(run / "model")
+    assert "trained with random options" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run_recipe("train_llavaction.py", *TINY, "--output_dir", str(run), "--max_steps", "1")
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(run_recipe, tiny, tmp_path):
+    common = [*TINY, "--model_name_or_path", tiny, "--save_steps", "2", "--compare_random", "false"]
+    common += ["--lr_scheduler_type", "constant", "--lr_scheduler_kwargs", "{}", "--prior_probability", "0.5"]
+    run_recipe("train_llavaction.py", *common, "--max_steps", "4", "--output_dir", str(tmp_path / "straight"))
+    run_recipe("train_llavaction.py", *common, "--max_steps", "2", "--output_dir", str(tmp_path / "killed"))
+    resume = ["--resume_from_checkpoint", "latest"]
+    run_recipe("train_llavaction.py", *common, "--max_steps", "4", "--output_dir", str(tmp_path / "killed"), *resume)
+    assert same_weights(tmp_path / "straight", tmp_path / "killed")
+    assert summary_of(tmp_path / "straight")["before"] == summary_of(tmp_path / "killed")["before"]
+
+
+def test_own_data_from_build_mqa_to_the_commands(run_recipe, tiny, epic, tmp_path, capsys):
+    """Builder, training on all views, evaluation with both kinds of prediction, attention."""
+    for name, mode in (("all", "train"), ("test", "benchmark")):
+        arguments = ["--annotations", str(epic / f"{name}.csv"), "--classes-from", str(epic / "all.csv")]
+        arguments += ["--mode", mode, "--output", str(tmp_path / f"{name}.jsonl")]
+        assert command(["build-mqa", *arguments, "--specialist", "random"]) == 0
+    data = ["--train_data", str(tmp_path / "all.jsonl"), "--eval_data", str(tmp_path / "test.jsonl")]
+    data += ["--video_root", str(epic / "videos"), "--reformulated", str(epic / "made.jsonl")]
+    weights = ["--temporal_weight", "1", "--direct_weight", "0.5", "--mqa_weight", "1"]
+    run_recipe(
+        *("train_llavaction.py", *data, *weights, "--model_name_or_path", tiny, "--output_dir", "out"),
+        *("--max_steps", "-1", "--num_train_epochs", "0.5", "--per_device_train_batch_size", "8"),
+        *("--time_instruction", "true", "--perspective", "egocentric", "--lr_scheduler_type", "cosine"),
+        *("--lr_scheduler_kwargs", "{}", "--save_strategy", "no"),
+    )
+    rows = len(read_rows(tmp_path / "all.jsonl"))
+    out = capsys.readouterr().out
+    assert f"{{'mqa': {rows}, 'temporal': {rows}, 'direct': {round(rows / 2)}, 'caption': 4, 'qa': 4}}" in out
+    run = tmp_path / "out"
+    assert summary_of(run)["settings"]["max_steps"] == -1
+    common = ["--model", str(run / "model"), "--data", str(tmp_path / "test.jsonl"), "--videos", str(epic / "videos")]
+    common += ["--cpu", "--json"]
+    assert command(["evaluate-mqa", *common, "--sap", "--appending", "2"]) == 1  # not every class is an option
+    assert "--verb-classes and --noun-classes" in capsys.readouterr().err
+    assert command(["evaluate-mqa", *common, "--sap", "--max-new-tokens", "16"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    after = summary_of(run)["after"]
+    assert (found["MQA"], found["n"]) == (after["MQA"], after["n"])
+    assert found["sap"]["n"] == after["n"]
+    assert command(["attention", *common, "--limit", "3"]) == 0
+    attention = json.loads(capsys.readouterr().out)
+    assert attention["n"] == 3
+    assert 0 < attention["text_visual_mean"] < attention["text_visual_p90"] < 1
+    assert attention["text_action_mean"] > 0
+    assert command(["attention", *common, "--limit", "3", "--no-action-token"]) == 0
+    assert "text_action_mean" not in json.loads(capsys.readouterr().out)
+
+
+def test_structured_prediction_and_appending_from_files(run_recipe, tiny, epic, tmp_path, capsys):
+    from invert_rl.toy.actions import NOUN_NAMES, VERB_NAMES
+    from tests.invert_rl.llavaction.kitchen import write_names, write_scores
+
+    rows = [*read_rows(epic / "train.jsonl"), *read_rows(epic / "test.jsonl")]
+    segments = [toy_segment(row) for row in rows]
+    write_scores(tmp_path / "scores.npz", segments)
+    names = ["--verb-classes", str(write_names(tmp_path / "v.csv", VERB_NAMES))]
+    names += ["--noun-classes", str(write_names(tmp_path / "n.csv", NOUN_NAMES))]
+    build = ["build-mqa", "--annotations", str(epic / "all.csv"), "--specialist", str(tmp_path / "scores.npz")]
+    structured = tmp_path / "structured.jsonl"
+    assert command([*build, *names, "--mode", "structured", "--style", "label", "--output", str(structured)]) == 0
+    run_recipe("train_llavaction.py", *TINY, "--model_name_or_path", tiny, "--max_steps", "1", "--output_dir", "out")
+    capsys.readouterr()
+    model = tmp_path / "out" / "model"
+    (model / "classes.json").write_text(structured.with_suffix(".classes.json").read_text())
+    arguments = ["--model", str(model), "--data", str(structured), "--videos", str(epic / "videos"), "--cpu", "--json"]
+    assert command(["evaluate-mqa", *arguments, *names, "--appending", "3", "--output", str(tmp_path / "a.jsonl")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    summary = json.loads(structured.with_suffix(".summary.json").read_text())
+    assert found["structured"]["upper_bound"] == pytest.approx(100 * summary["specialist_recall"]["top_5"], abs=1e-3)
+    assert found["structured"]["specialist"] == pytest.approx(100 * summary["specialist_recall"]["top_1"], abs=1e-3)
+    assert found["appending"]["n"] == 3
+    assert found["appending"]["cost_ratio"] > 0
+    assert len((tmp_path / "a.jsonl").read_text().splitlines()) == len(rows)
+
+
+BAD = {
+    "no model": (["--train_data", "DATA", "--video_root", "."], "needs --model_name_or_path"),
+    "no folder": (["--train_data", "DATA"], "--train_data needs --video_root"),
+    "no videos": (["--train_data", "DATA", "--video_root", ".", "--model_name_or_path", "TINY"], "holds none of the"),
+    "no options": (["--train_data", "ROWS", "--video_root", ".", "--model_name_or_path", "TINY"], "meta.options must"),
+    "a weight": (["--qa_weight", "-1"], "the weight of 'qa' must not be negative"),
+    "nothing left": (["--mqa_weight", "0", "--model_name_or_path", "TINY"], "every view has weight 0"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_ends_with_one_line(run_recipe, epic, tiny, tmp_path, capsys, case):
+    options, message = BAD[case]
+    arguments = ["build-mqa", "--annotations", str(epic / "all.csv"), "--specialist", "random"]
+    assert command([*arguments, "--output", str(tmp_path / "data.jsonl")]) == 0
+    known = {"DATA": str(tmp_path / "data.jsonl"), "ROWS": str(epic / "train.jsonl"), "TINY": tiny}
+    with pytest.raises(SystemExit) as stop:
+        run_recipe("train_llavaction.py", *TINY, "--output_dir", "out", *(known.get(word, word) for word in options))
+    assert stop.value.code == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+
+
+def test_the_paper_configs_hold_what_the_paper_prints():
+    """Sections 3.2 and 4.1."""
+    paths = sorted((ROOT / "recipes" / "configs" / "epic_kitchens").glob("llavaction*.yaml"))
+    assert len(paths) == 3
+    for path in paths:
+        given = yaml.safe_load(path.read_text())
+        assert (given["learning_rate"], given["vision_learning_rate"]) == (1e-5, 2e-6)
+        assert given["per_device_train_batch_size"] * 8 * given["gradient_accumulation_steps"] == 64
+        assert given["gradient_accumulation_steps"] == given["num_train_epochs"] == 2
+        assert (given["padding"], given["prior_probability"]) == (3.0, 0.3)
+        assert given["min_frames"] == given["max_frames"] == 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_default_learns_to_tell_actions_apart(run_recipe, tmp_path, seed):
+    run_recipe("train_llavaction.py", "--output_dir", str(tmp_path / "run"), "--seed", str(seed))
+    summary = summary_of(tmp_path / "run")
+    assert summary["after"]["MQA"] >= summary["before"]["MQA"] + 20
