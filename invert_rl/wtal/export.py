@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from data_prep.errors import DataError
@@ -57,6 +58,6 @@ def load_localizer(folder: Path) -> tuple[SemanticLocalizer, list[str], WtalArgu
     model = build_model(args, semantics)
     try:
         model.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder / WEIGHTS}: does not fit {SETTINGS} beside it ({error})") from error
     return model.eval(), classes, args
