@@ -10,7 +10,7 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.files import read_jsonl
-from data_prep.rows import Row
+from data_prep.rows import Row, parse_row
 from invert_rl.llavaction.prompts import caption_request, question_request
 
 FRAMES = 4
@@ -49,10 +49,12 @@ def question_requests(captions: Iterable[Row]) -> list[dict[str, str]]:
 
 
 def read_reformulated(path: str | os.PathLike[str], rows: Sequence[Row], keep_disagreeing: bool = True) -> Reformulated:
-    """Captions and questions of a JSONL file, joined to the rows of the same ids.
+    """Captions and questions of a JSONL file, joined to the rows of the same ids, or about clips of their own.
 
     A line is ``{"id", "caption"?, "disagree_with_human_annotation"?, "qa"?: [{"question", "answer"}, …]}``; a clip may
-    have several lines. Captions that disagree with the annotation are kept unless ``keep_disagreeing`` is false.
+    have several lines. With ``video``, ``duration`` and ``windows`` (seconds, one window) it is about a clip of its
+    own: so other data join the mixture, such as LLaVA-Video-178K (section 4.1). Captions that disagree with the
+    annotation are kept unless ``keep_disagreeing`` is false.
     Raises `DataError` naming the line for an id that no row has or a field that is not a text.
     """
     by_id = {row.id: row for row in rows}
@@ -61,8 +63,12 @@ def read_reformulated(path: str | os.PathLike[str], rows: Sequence[Row], keep_di
     left_out: Counter[str] = Counter()
     for line, record in read_jsonl(path):
         where = f"{path}:{line}"
-        row = by_id.get(str(record.get("id")))
-        if row is None:
+        if "video" in record:
+            row = parse_row({"query": "-", **record, "meta": {}}, where)
+            row.window  # noqa: B018 - raises for several windows
+        elif str(record.get("id")) in by_id:
+            row = by_id[str(record["id"])]
+        else:
             raise DataError(
                 f"{where}: id {record.get('id')!r} is none of the {len(by_id)} rows; give the rows it is of"
             )

@@ -134,6 +134,15 @@ def test_it_learns_what_it_is_taught(make, tiny_qwen2_5):
         assert sum(losses[-5:]) < 0.8 * sum(losses[:5]), name
 
 
+def test_gradient_checkpointing_trains_the_same(make, checkpoint):
+    ends = []
+    for name, value in (("plain", False), ("checkpointed", True)):
+        trainer = make(checkpoint, name, gradient_checkpointing=value, optim="sgd", max_steps=2, learning_rate=0.05)
+        trainer.train()
+        ends.append(weights(trainer))
+    assert max((ends[0][name] - ends[1][name]).abs().max().item() for name in ends[0]) < 1e-5
+
+
 def test_without_the_action_token_there_are_no_head_losses(make, tiny_qwen2_5):
     trainer = make(tiny_qwen2_5, action_token=False, max_steps=1)
     before = weights(trainer)

@@ -139,6 +139,19 @@ def test_captions_and_questions_of_a_file(tmp_path):
             read_reformulated(path, rows)
 
 
+def test_other_data_join_by_lines_with_a_clip_of_their_own(tmp_path):
+    path = tmp_path / "replay.jsonl"
+    line = {"id": "x", "video": "other.mp4", "duration": 9.0, "windows": [[1.0, 4.0]], "caption": "A dog."}
+    path.write_text(json.dumps(line))
+    (row,) = read_reformulated(path, [question()]).captions
+    sample = sample_of("caption", row, np.random.default_rng(0), ViewSettings())
+    assert (sample.ref.path, sample.ref.start, sample.ref.end, sample.answer) == ("other.mp4", 1.0, 4.0, "A dog.")
+    assert class_labels(row, {}) == (-1, -1, -1)
+    path.write_text(json.dumps({**line, "windows": [[1.0, 4.0], [5.0, 6.0]]}))
+    with pytest.raises(DataError, match="2 windows"):
+        read_reformulated(path, [question()])
+
+
 def test_requests_have_the_words_of_appendix_b():
     (request,) = caption_requests([question()])
     assert "The true ground-truth action is open door." in request["prompt"]
