@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from data_prep.errors import DataError
 from invert_rl.psftr.data import GT_FILTERS
@@ -126,6 +128,11 @@ class PSFTRArguments(SupervisedArguments):
             raise DataError(f"--annotations needs {' and '.join('--' + name for name in missing)} (docs/psftr.md)")
         if not self.splits or len(set(self.splits)) != len(self.splits):
             raise DataError(f"splits: expected different numbers, found {self.splits}")
+        if len(self.splits) > 1 and Path(str(self.resume_from_checkpoint)).name.startswith(PREFIX_CHECKPOINT_DIR):
+            raise DataError(
+                f"{self.resume_from_checkpoint}: a checkpoint of one split, but splits are {self.splits}; resume all "
+                "with 'latest', or one with --splits"
+            )
         if self.slice_size is not None and self.rescale is not None and self.slice_size < self.rescale:
             raise DataError(
                 f"rescale: videos of {self.rescale} rows would be cut into slices of {self.slice_size}; "

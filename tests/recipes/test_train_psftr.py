@@ -145,6 +145,7 @@ def test_wrong_settings_say_what_to_do(train, run_recipe, data: Path, tmp_path: 
         return capsys.readouterr().err
 
     assert "there are splits 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in refused("--splits", "12")
+    assert "a checkpoint of one split" in refused("--splits", "1", "2", "--resume_from_checkpoint", "run/checkpoint-2")
     assert "no embeddings of 'prompt1'" in refused("--prompt", "prompt1")
     assert "but width is 16" in refused("--width", "16")
     assert "subsets: training, validation" in refused("--test_subset", "testing")
