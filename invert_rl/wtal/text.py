@@ -49,8 +49,9 @@ def _by_transformers(texts: Sequence[str], name: str, device: str | torch.device
 
     check_source(name)
     tokenizer: Any = AutoTokenizer.from_pretrained(name)
-    longest = getattr(AutoConfig.from_pretrained(name), "text_config", None)
-    limit = getattr(longest, "max_position_embeddings", None)
+    config = AutoConfig.from_pretrained(name)
+    places = getattr(getattr(config, "text_config", config), "max_position_embeddings", tokenizer.model_max_length)
+    limit = min(places, tokenizer.model_max_length)
     model = AutoModel.from_pretrained(name).to(device).eval()
     parts = []
     for start in range(0, len(texts), BATCH):

@@ -140,6 +140,14 @@ def test_parts_of_a_step_are_different_batches_and_every_draw_is_repeatable(tmp_
     assert not released(2, 1)["masked"].any()
 
 
+@pytest.mark.parametrize(("size", "mode"), [(1, "released"), (3, "rank"), (7, "released")])
+def test_any_batch_size_trains(size: int, mode: str, tmp_path: Path) -> None:
+    settings = {"per_device_train_batch_size": size, "uct_mode": mode, "max_steps": 1, "pairs": 3}
+    wtal_runs.train(tmp_path, **settings)
+    (line,) = [line for line in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if "mil" in line]
+    assert (line["contrastive"] > 0) == (size > 1)  # a single video has no partner
+
+
 def test_learning_rate_of_the_reconstruction() -> None:
     assert [inverse_root(step, 4) for step in (0, 1, 3)] == [0.25, 0.5, 1.0]
     assert inverse_root(15, 4) == pytest.approx(0.5)
@@ -177,7 +185,7 @@ def test_settings_that_cannot_be_used(settings: dict[str, object], message: str,
         arguments(tmp_path, **settings)
 
 
-def test_another_weight_decay_is_adams_l2_term(tmp_path: Path) -> None:
+def test_weight_decay_is_adams_l2_term(tmp_path: Path) -> None:
     trainer = wtal_runs.train(tmp_path, max_steps=1, reconstruction=False, matching=False)
     (group,) = trainer.create_optimizer().param_groups
     assert (group["weight_decay"], group["lr"]) == (1e-3, 1e-3)
