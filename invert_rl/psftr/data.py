@@ -54,6 +54,16 @@ def with_frame_rates(database: dict[str, Any], path: Path) -> dict[str, Any]:
     return {video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()}
 
 
+def check_frame_rates(database: dict[str, Any], layout: Layout, where: str) -> None:
+    """Raise `DataError` for a video whose features' frame rate neither its annotation nor the layout says."""
+    unknown = [video for video, record in database.items() if layout.fps is None and record.get("fps") is None]
+    if unknown:
+        raise DataError(
+            f"{where}: {len(unknown)} videos have no fps, among them {unknown[0]!r}, and the features were taken at "
+            "each video's own rate; give --frame_rates, or --feature_fps if one rate holds for all"
+        )
+
+
 def filter_ground_truth(database: dict[str, Any], name: str, layout: Layout) -> tuple[dict[str, Any], int]:
     """A copy of an annotation database without what `GT_FILTERS` ``[name]`` leaves out, and how many segments went.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
-from invert_rl.psftr.data import filter_ground_truth, of_classes, training_slices, with_frame_rates
+from invert_rl.psftr.data import check_frame_rates, filter_ground_truth, of_classes, training_slices, with_frame_rates
 from invert_rl.psftr.inference import detect_all
 from invert_rl.psftr.model import PSFTR
 from invert_rl.psftr.planted import write_attribute_world
@@ -106,6 +106,7 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
         database = with_frame_rates(database, Path(args.frame_rates))
     missing = set(features.missing(list(database))) if args.skip_missing else set()
     database = {video: record for video, record in database.items() if video not in missing}
+    check_frame_rates(database, features.layout, args.annotations)
     everything, dropped = filter_ground_truth(database, args.gt_filter, features.layout)
 
     def videos(database: dict[str, Any], subset: str, classes: Sequence[str]) -> list[Video]:

@@ -10,6 +10,7 @@ import torch
 from data_prep.errors import DataError
 from invert_rl.psftr.data import (
     SliceBatches,
+    check_frame_rates,
     filter_ground_truth,
     normalized,
     of_classes,
@@ -65,6 +66,11 @@ def test_frame_rates_of_a_file_of_their_own(tmp_path: Path) -> None:
         "long": 25.0,
     }
     assert kept(changed) == kept(DATABASE)
+    unknown = {"v": {"subset": "test", "duration": 9.0, "annotations": []}}
+    with pytest.raises(DataError, match=r"a.json: 1 videos have no fps, among them 'v'.*--frame_rates"):
+        check_frame_rates({**DATABASE, **unknown}, LAYOUTS["anet-clip"], "a.json")
+    check_frame_rates(unknown, LAYOUTS["anet-tsp"], "a.json")
+    check_frame_rates(DATABASE, LAYOUTS["anet-clip"], "a.json")
     path.write_text('{"long": 25.0}')
     with pytest.raises(DataError, match="expected .*video_fps"):
         with_frame_rates(DATABASE, path)
