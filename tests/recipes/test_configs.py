@@ -12,6 +12,7 @@ from trl import ModelConfig, TrlParser
 
 from invert_rl.ablation.config import AblationConfig, read_tables
 from invert_rl.ablation.plan import plan
+from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.psftr.config import PSFTRConfig
@@ -24,6 +25,7 @@ CONFIGS = sorted((ROOT / "recipes" / "configs").rglob("*.yaml"))
 RECIPES: dict[str, tuple[type, ...]] = {
     "recipes/grpo_invert.py": (InvertGRPOConfig, ModelConfig),
     "recipes/sft_invert.py": (InvertSFTConfig, ModelConfig),
+    "recipes/train_actionvlm.py": (ActionVLMArguments,),
     "recipes/train_llavaction.py": (LLaVActionConfig, ModelConfig),
     "recipes/train_psftr.py": (PSFTRArguments, PSFTRConfig),
     "recipes/distill_wtal.py": (WtalArguments,),

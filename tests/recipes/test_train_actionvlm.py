@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from safetensors.torch import load_file
 
 from invert_rl.cli import main as command_line
 from invert_rl.tal.planted import PlantedSettings, plant, write_world
 
+ROOT = Path(__file__).resolve().parents[2] / "recipes" / "configs"
 FEW = ["--max_steps", "2", "--per_device_train_batch_size", "2", "--tiny_width", "32", "--head_width", "16"]
 
 
@@ -60,6 +62,19 @@ def test_it_trains_on_feature_files_and_goes_on_from_its_last_checkpoint(run_rec
     with pytest.raises(SystemExit):
         run_recipe("train_actionvlm.py", *FEW, "--train_annotations", str(annotations))
     assert "--features or --video_root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["thumos14/actionvlm", "thumos14/actionvlm_end_to_end", "activitynet/actionvlm"])
+def test_the_paper_configs_hold_what_the_paper_prints(name):
+    """Section 4.1 of the paper; table 6 has the window."""
+    given = yaml.safe_load((ROOT / f"{name}.yaml").read_text())
+    assert given["learning_rate"] == 1e-4
+    assert given["llm_learning_rate"] == given.get("vision_learning_rate", 5e-6) == 5e-6
+    assert (given["lora_rank"], given["lora_alpha"]) == (128, 256)
+    assert given["advantage_weight"] == given["text_weight"] == 0.1
+    assert given["num_train_epochs"] == 120
+    assert given["per_device_train_batch_size"] == (4 if name.startswith("activitynet") else 1)
+    assert given["window"] == (192 if name.startswith("activitynet") else 768)
 
 
 @pytest.mark.slow
