@@ -41,17 +41,20 @@ GT_FILTERS = {
 """By name: all ground truth, and what GAP's code leaves out [R GAP]. Numbers of different filters do not compare."""
 
 
-def with_frame_rates(database: dict[str, Any], path: Path) -> dict[str, Any]:
+def with_frame_rates(database: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
     """A copy of an annotation database with each video's ``fps`` from ``{video: {"video_fps": …}}``, GAP's layout.
 
-    Videos that the file does not name keep theirs. Raises `DataError` for another layout.
+    ``prefix`` may stand before the ids of the file, as before the names of the features. Videos that the file does not
+    name keep theirs. Raises `DataError` for another layout.
     """
     rates = read_json(path)
     try:
-        found = {video: float(facts["video_fps"]) for video, facts in rates.items()}
+        found = {video.removeprefix(prefix): float(facts["video_fps"]) for video, facts in rates.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f'{path}: expected {{video: {{"video_fps": frames a second}}}} ({error!r})') from error
-    return {video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()}
+    return {
+        video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()
+    }
 
 
 def check_frame_rates(database: dict[str, Any], layout: Layout, where: str) -> None:

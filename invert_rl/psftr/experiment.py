@@ -103,7 +103,7 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
     features = Features(args.features, args.feature_layout(width))
     database = read_database(Path(args.annotations))
     if args.frame_rates is not None:
-        database = with_frame_rates(database, Path(args.frame_rates))
+        database = with_frame_rates(database, Path(args.frame_rates), features.layout.prefix)
     missing = set(features.missing(list(database))) if args.skip_missing else set()
     database = {video: record for video, record in database.items() if video not in missing}
     check_frame_rates(database, features.layout, args.annotations)

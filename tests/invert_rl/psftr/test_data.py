@@ -66,6 +66,8 @@ def test_frame_rates_of_a_file_of_their_own(tmp_path: Path) -> None:
         "long": 25.0,
     }
     assert kept(changed) == kept(DATABASE)
+    path.write_text('{"v_long": {"video_fps": 25.0}}')
+    assert with_frame_rates(DATABASE, path, "v_") == changed
     unknown = {"v": {"subset": "test", "duration": 9.0, "annotations": []}}
     with pytest.raises(DataError, match=r"a.json: 1 videos have no fps, among them 'v'.*--frame_rates"):
         check_frame_rates({**DATABASE, **unknown}, LAYOUTS["anet-clip"], "a.json")
