@@ -30,18 +30,29 @@ def build(tmp_path: Path, csv: Path, specialist: object, *options: str, name: st
     return read_rows(output), json.loads(output.with_suffix(".summary.json").read_text())
 
 
+Kitchen = tuple[Path, list[Segment], np.ndarray, list[str], Path]
+
+
 @pytest.fixture(scope="module")
-def kitchen(tmp_path_factory) -> tuple[Path, list[Segment], np.ndarray, list[str], Path]:
-    folder = tmp_path_factory.mktemp("kitchen")
-    segments = make_segments(10_000)
+def large_kitchen(tmp_path_factory) -> Kitchen:
+    return make_kitchen(tmp_path_factory.mktemp("large"), 10_000)
+
+
+@pytest.fixture(scope="module")
+def kitchen(tmp_path_factory) -> Kitchen:
+    return make_kitchen(tmp_path_factory.mktemp("kitchen"), 2000)
+
+
+def make_kitchen(folder: Path, count: int) -> Kitchen:
+    """A csv, its segments, their scores, the scores' classes, and the file of scores."""
+    segments = make_segments(count)
     path, scores, keys = write_scores(folder / "scores.npz", segments)
     return write_csv(folder / "kitchen.csv", segments), segments, scores, keys, path
 
 
-@pytest.mark.parametrize("mode", ["benchmark", "train"])
-@pytest.mark.parametrize("kind", ["npz", "random"])
-def test_invariants_of_ten_thousand_questions(kitchen, tmp_path, mode, kind):
-    csv, segments, _, _, path = kitchen
+@pytest.mark.parametrize(("kind", "mode"), [("npz", "benchmark"), ("random", "train")])
+def test_invariants_of_ten_thousand_questions(large_kitchen, tmp_path, mode, kind):
+    csv, segments, _, _, path = large_kitchen
     rows, summary = build(tmp_path, csv, path if kind == "npz" else "random", "--mode", mode)
     assert len(rows) == summary["questions"] == summary["rows"] == 10_000
     spoken = {}
@@ -84,7 +95,7 @@ def test_the_benchmark_has_the_hardest_classes_and_training_draws_from_twice_as_
             sampled.update(others.index(key) for key in drawn)
     assert set(sampled) == set(range(10))
     counts = np.array([sampled[rank] for rank in range(10)])
-    assert (abs(counts / counts.sum() - 0.1) < 0.03).all()
+    assert (abs(counts / counts.sum() - 0.1) < 0.06).all()
 
 
 def test_the_summary_counts_recall_by_hand(kitchen, tmp_path):
