@@ -94,9 +94,7 @@ def videos_of(
             grid, rows = grid.resized(len(rows), size, duration, resize_mode), resize(rows, size, resize_mode)
         unknown = {entry["label"] for entry in record["annotations"]} - ids.keys()
         if unknown:
-            raise DataError(
-                f"{where}: video {video!r} has labels {sorted(unknown)}, none of the {len(ids)} classes"
-            )
+            raise DataError(f"{where}: video {video!r} has labels {sorted(unknown)}, none of the {len(ids)} classes")
         times = torch.tensor([entry["segment"] for entry in record["annotations"]], dtype=torch.float64).view(-1, 2)
         labels = torch.tensor([ids[entry["label"]] for entry in record["annotations"]], dtype=torch.long)
         videos.append(Video(video, duration, grid, rows, grid.row(times).float(), labels))

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_prep.convert import thumos14
+from data_prep.convert.ledger import Ledger
 from data_prep.errors import DataError
 from invert_rl.psftr.data import (
     SliceBatches,
@@ -18,8 +20,9 @@ from invert_rl.psftr.data import (
     with_frame_rates,
 )
 from invert_rl.psftr.planted import attribute_directions
+from invert_rl.psftr.splits import make_splits
 from invert_rl.psftr.text import PROMPTS, read_text_embeddings, write_text
-from invert_rl.tal.data import Video
+from invert_rl.tal.data import Video, class_names
 from invert_rl.tal.features import LAYOUTS
 from invert_rl.tal.grid import Grid
 
@@ -170,3 +173,27 @@ def test_classes_of_the_default_share_attributes() -> None:
         for value in (1.0, 0.5, 0.0)
     ]
     assert shared == [1, 8, 6] * 15
+
+
+def test_filter_of_thumos14_on_the_real_annotations() -> None:
+    path = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "thumos14" / "thumos14.json.gz"
+    if not path.is_file():
+        pytest.skip("no annotations of THUMOS14 beside the repository")
+    database = thumos14.read(path, None, None, Ledger())
+    layout = LAYOUTS["thumos-clip"]
+    check_frame_rates(database, layout, str(path))
+    filtered, _ = filter_ground_truth(database, "gap_thumos14", layout)
+    seconds = {video: 8 / record["fps"] for video, record in database.items()}
+    left_out = {f"video_test_{number}" for number in ("0000270", "0000504", "0000814", "0001292", "0001496")}
+    expected = [
+        (video, entry["label"])
+        for video, record in database.items()
+        for entry in record["annotations"]
+        if video not in left_out and entry["segment"][1] - entry["segment"][0] > seconds[video]
+    ]
+    assert kept(filtered) == expected
+    assert len(expected) < len(kept(database))
+    for split in make_splits(class_names(database), 0.5):
+        seen, unseen = of_classes(filtered, split.train), of_classes(filtered, split.test)
+        assert not {label for _, label in kept(seen)} & {label for _, label in kept(unseen)}
+        assert len(kept(seen)) + len(kept(unseen)) == len(expected)
