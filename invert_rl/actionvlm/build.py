@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.language import LanguageModel
-from invert_rl.actionvlm.llm import TINY, add_lora, load_language_model, tiny_language_model
+from invert_rl.actionvlm.llm import TINY, add_lora, language_width, load_language_model, tiny_language_model
 from invert_rl.actionvlm.model import ActionVLM, ActionVLMConfig
 from invert_rl.actionvlm.prompt import INSTRUCTION, build_prompt
 from invert_rl.actionvlm.vision import VideoEncoder
@@ -30,7 +30,7 @@ def build_model(
 ) -> tuple[ActionVLM, PreTrainedTokenizerBase | None]:
     """The model, and the language model's tokenizer (None for ``streams: vision``)."""
     language, tokenizer = None, None
-    width = args.tiny_width
+    width = args.tiny_width if args.llm == TINY else language_width(args.llm, args.llm_revision)
     if args.streams != "vision":
         if args.llm == TINY:
             texts = [INSTRUCTION, "0123456789 - , :", *classes, *(descriptions or {}).values()]
@@ -43,7 +43,6 @@ def build_model(
             llm.float()
         prompt = build_prompt(tokenizer, classes, descriptions, args.prompt_position)
         language = LanguageModel(llm, prompt, int(tokenizer.eos_token_id), args.token_layout, args.feature_tokens)
-        width = language.width
     config = ActionVLMConfig(
         detector=detector_config(args, len(classes), width),
         feature_width=feature_width,

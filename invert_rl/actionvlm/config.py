@@ -145,3 +145,8 @@ class ActionVLMArguments(SupervisedArguments):
             raise ValueError("video_root needs vision_model, and a window that is a multiple of 16 frames")
         if self.fixed_lambda is not None and not 0 <= self.fixed_lambda <= 1:
             raise ValueError(f"fixed_lambda must be in [0, 1]: {self.fixed_lambda}")
+        if self.answer_style == "descriptions" and self.descriptions is None:
+            raise ValueError("answer_style descriptions needs descriptions")
+        judged = self.streams == "both" and self.fixed_lambda is None and self.advantage_weight > 0
+        if judged and not self.alternate:
+            raise ValueError("without turns there is no loss of vision alone: set advantage_weight to 0, too")

@@ -51,6 +51,14 @@ def load_language_model(
     return llm, tokenizer
 
 
+def language_width(name: str, revision: str | None = None) -> int:
+    """Channels of a language model by hub name or folder, without its weights; raises `DataError` as loading does."""
+    try:
+        return int(AutoConfig.from_pretrained(name, revision=revision).get_text_config().hidden_size)
+    except (OSError, ValueError) as error:
+        raise DataError(f"llm {name!r}: cannot read its configuration ({error})") from error
+
+
 def tiny_language_model(
     texts: Iterable[str], seed: int, width: int = 64, layers: int = 2
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -55,6 +55,8 @@ def test_fewer_levels_keep_the_last_range_open(tmp_path):
         ({"window": 66}, "multiple of 4"),
         ({"video_root": "videos"}, "vision_model"),
         ({"fixed_lambda": 1.5}, "fixed_lambda"),
+        ({"answer_style": "descriptions", "descriptions": None}, "needs descriptions"),
+        ({"alternate": False}, "advantage_weight to 0"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(tmp_path, changes, message):

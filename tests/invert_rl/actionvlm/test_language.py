@@ -8,7 +8,7 @@ from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from data_prep.errors import DataError
 from invert_rl.actionvlm.language import LanguageModel
-from invert_rl.actionvlm.llm import add_lora, load_language_model, tiny_language_model
+from invert_rl.actionvlm.llm import add_lora, language_width, load_language_model, tiny_language_model
 from invert_rl.actionvlm.prompt import Prompt, build_prompt
 from tests.invert_rl.actionvlm.conftest import CLASSES, TEXTS
 
@@ -164,6 +164,7 @@ def test_a_vision_language_model_gives_its_language_part(tiny, tmp_path):
     part, found_tokenizer = load_language_model(str(tmp_path))
     assert found_tokenizer.get_vocab() == tokenizer.get_vocab()
     assert not any("vision" in name for name, _ in part.named_parameters())
+    assert language_width(str(tmp_path)) == 32
     inputs = torch.randn(1, 4, 32)
     with torch.no_grad():
         expected = whole.model.language_model(inputs_embeds=inputs).last_hidden_state
