@@ -93,14 +93,9 @@ def with_losses(plain: Callable[..., Any]) -> Callable[..., Any]:
         length = answer_labels.shape[1]
         labelled = (answer_labels != IGNORED).any(dim=0).nonzero()
         first = max(1, int(labelled[0])) if len(labelled) else length - 1
-        outputs = plain(
-            self,
-            *args,
-            logits_to_keep=length - first + 1,  # logits of the answers alone
-            output_hidden_states=True,
-            use_cache=False,
-            **kwargs,
-        )
+        # PEFT hands some of these along; only the answers' logits are needed
+        asked = {"logits_to_keep": length - first + 1, "output_hidden_states": True, "use_cache": False}
+        outputs = plain(self, *args, **(kwargs | asked))
         answer = answer_loss(outputs.logits, answer_labels)
         if class_labels is None:
             return {"loss": answer, "answer_loss": answer.detach()}

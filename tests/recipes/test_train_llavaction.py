@@ -77,6 +77,17 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(run_recipe, tiny, tmp_path
     assert summary_of(tmp_path / "straight")["before"] == summary_of(tmp_path / "killed")["before"]
 
 
+def test_lora_runs_answer_and_end_as_a_plain_checkpoint(run_recipe, tiny, tmp_path):
+    lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj", "--compare_random", "false"]
+    run_recipe(
+        "train_llavaction.py", *TINY, *lora, "--model_name_or_path", tiny, "--max_steps", "2", "--output_dir", "o"
+    )
+    names = load_file(tmp_path / "o" / "model" / "model.safetensors").keys()
+    assert not [name for name in names if "lora" in name or "modules_to_save" in name or "adapter" in name]
+    assert "action_heads.verb.weight" in names
+    assert summary_of(tmp_path / "o")["after"]["n"] > 0
+
+
 def test_own_data_from_build_mqa_to_the_commands(run_recipe, tiny, epic, tmp_path, capsys):
     """Builder, training on all views, evaluation with both kinds of prediction, attention."""
     for name, mode in (("all", "train"), ("test", "benchmark")):

@@ -55,7 +55,9 @@ def make(world: Path, questions, tmp_path: Path) -> Callable:
         processor = load_action_processor(checkpoint)
         known = Classes(classes.verbs, classes.nouns, [f"{a}:{b}" for a, b in classes.actions])
         model = load_action_model(checkpoint, processor, known.sizes, args.head_weights, seed=args.seed)
-        model = with_lora(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if lora else None)
+        model = with_lora(
+            model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") if lora else None
+        )
         encoder = ClipEncoder(processor, model.config, args.action_token, args.max_length)
         patch = getattr(processor.video_processor, "patch_size", 14)
         store = SegmentStore(str(world / "videos"), FrameSettings(**FRAMES, image_patch_size=patch))
