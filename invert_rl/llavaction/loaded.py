@@ -50,6 +50,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     for name in FRAMES[1:]:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
     parser.add_argument("--perspective", help="wording of the question, as in training")
+    parser.add_argument(
+        "--time-instruction",
+        action=argparse.BooleanOptionalAction,
+        help="prompts begin with the clip's length, as in training",
+    )
 
 
 def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:
@@ -84,5 +89,5 @@ def run_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Settings given on the command line, else those in the summary of the run whose ``model`` folder is meant."""
     summary = Path(args.model).parent / "summary.json"
     found: dict[str, Any] = read_json(summary).get("settings", {}) if summary.is_file() else {}
-    given = {name: getattr(args, name, None) for name in (*FRAMES, "perspective")}
+    given = {name: getattr(args, name, None) for name in (*FRAMES, *VIEWS)}
     return found | {name: value for name, value in given.items() if value is not None}
