@@ -52,9 +52,7 @@ def with_frame_rates(database: dict[str, Any], path: Path, prefix: str = "") -> 
         found = {video.removeprefix(prefix): float(facts["video_fps"]) for video, facts in rates.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f'{path}: expected {{video: {{"video_fps": frames a second}}}} ({error!r})') from error
-    return {
-        video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()
-    }
+    return {video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()}
 
 
 def check_frame_rates(database: dict[str, Any], layout: Layout, where: str) -> None:
