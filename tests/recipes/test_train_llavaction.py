@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from invert_rl.toy.make import make_world
 from tests.invert_rl.llavaction.kitchen import write_csv
 
 ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "recipes" / "train_llavaction.py"
 TINY = ["--toy_train_clips", "6", "--toy_test_clips", "2", "--per_device_train_batch_size", "4", "--logging_steps", "1"]
 
 
@@ -75,6 +79,32 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(run_recipe, tiny, tmp_path
     run_recipe("train_llavaction.py", *common, "--max_steps", "4", "--output_dir", str(tmp_path / "killed"), *resume)
     assert same_weights(tmp_path / "straight", tmp_path / "killed")
     assert summary_of(tmp_path / "straight")["before"] == summary_of(tmp_path / "killed")["before"]
+
+
+def test_two_ranks_train_what_one_rank_trains(run_recipe, tiny, cache, tmp_path):
+    """Two ranks of two samples against one rank that accumulates two parts of two, by plain gradient descent."""
+    common = ["--toy_train_clips", "6", "--toy_test_clips", "2", "--model_name_or_path", tiny, "--max_steps", "2"]
+    common += ["--per_device_train_batch_size", "2", "--compare_random", "false", "--direct_weight", "1"]
+    common += ["--optim", "sgd", "--learning_rate", "0.1", "--lr_scheduler_type", "constant"]
+    common += ["--lr_scheduler_kwargs", "{}", "--max_grad_norm", "1000", "--save_strategy", "no"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_recipe("train_llavaction.py", *common, "--gradient_accumulation_steps", "2", "--output_dir", str(one))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    result = subprocess.run(
+        [*launch, "--rdzv_endpoint=localhost:0", str(RECIPE), *common, "--output_dir", str(two)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
+    start = load_file(Path(tiny) / "model.safetensors")
+    kept = [name for name in start if name in first and first[name].shape == start[name].shape]
+    assert first.keys() == second.keys()
+    assert max((first[name] - second[name]).abs().max().item() for name in first) < 1e-4
+    assert any((first[name] - start[name]).abs().max() > 1e-3 for name in kept)
+    assert summary_of(one)["after"]["n"] == summary_of(two)["after"]["n"]
 
 
 def test_lora_runs_answer_and_end_as_a_plain_checkpoint(run_recipe, tiny, tmp_path):
