@@ -12,6 +12,7 @@ from typing import Any
 from data_prep.files import read_json
 from invert_rl.evaluation.data import file_sha256
 from invert_rl.evaluation.detection import TIES, DetectionResult, evaluate_detection
+from invert_rl.evaluation.detection_ambiguous import outside, read_ambiguous
 from invert_rl.evaluation.detection_files import EPIC_LABELS, has_plain_labels, predictions_of, read_truth
 from invert_rl.evaluation.detection_protocols import PROTOCOLS, DetectionProtocol, check_labels, clean_truth
 
@@ -49,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--unknown-labels", choices=("error", "ignore"), help="predictions of classes without ground truth"
     )
+    parser.add_argument(
+        "--ambiguous",
+        type=Path,
+        metavar="FILE",
+        help="lines 'video start end' in seconds, such as THUMOS14's Ambiguous_test.txt: predictions that share time "
+        "with such an interval are not counted; default: all are",
+    )
     parser.add_argument("--per-class", action="store_true", help="print the AP of each class, too")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -73,6 +81,9 @@ def score_files(args: argparse.Namespace, content: Any, label: str) -> dict[str,
     truth = read_truth(args.ground_truth, args.subset, label, protocol.subset)
     cleaned = clean_truth(truth, protocol)
     predictions = predictions_of(content, where, label)
+    given = len(predictions)
+    if args.ambiguous is not None:
+        predictions = predictions.where(outside(predictions, read_ambiguous(args.ambiguous)))
     unknown = args.unknown_labels or protocol.unknown_labels
     ignored = check_labels(cleaned, predictions, unknown, where)
     thresholds = args.thresholds or protocol.thresholds
@@ -83,7 +94,8 @@ def score_files(args: argparse.Namespace, content: Any, label: str) -> dict[str,
         "n_videos": len(set(cleaned.videos.tolist())),
         "n_ground_truth": len(cleaned),
         "n_ground_truth_dropped": len(truth) - len(cleaned),
-        "n_predictions": len(predictions),
+        "n_predictions": given,
+        "n_predictions_ambiguous": given - len(predictions),
         "n_predictions_ignored": ignored,
         "protocol": _settings(args, protocol, unknown),
     }
@@ -110,6 +122,9 @@ def _settings(args: argparse.Namespace, protocol: DetectionProtocol, unknown: st
         "merge_duplicates": protocol.merge_duplicates,
         "undefined_matches": protocol.undefined_matches,
         "ground_truth": {"name": args.ground_truth.name, "sha256": file_sha256(args.ground_truth)},
+        "ambiguous": None
+        if args.ambiguous is None
+        else {"name": args.ambiguous.name, "sha256": file_sha256(args.ambiguous)},
         "predictions": {"name": args.predictions.name, "sha256": file_sha256(args.predictions)},
     }
 
@@ -128,7 +143,8 @@ def _as_text(result: dict[str, Any], per_class: bool) -> str:
     lines.append(
         f"protocol {settings['name']}: {result['n_ground_truth']} ground truths of {result['n_videos']} videos "
         f"({result['n_ground_truth_dropped']} dropped), {result['n_predictions']} predictions "
-        f"({result['n_predictions_ignored']} of unknown classes), {settings['ties']}"
+        f"({result['n_predictions_ignored']} of unknown classes, {result['n_predictions_ambiguous']} ambiguous), "
+        f"{settings['ties']}"
     )
     return "\n".join(lines) + "\n"
 

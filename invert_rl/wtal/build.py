@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invert_rl.evaluation.detection_ambiguous import read_ambiguous
 from invert_rl.tal.planted import PlantedSettings, PlantedWorld, plant
 from invert_rl.wtal.completeness import SemanticReconstruction
 from invert_rl.wtal.config import PLANTED, WtalArguments
@@ -26,7 +27,7 @@ from invert_rl.wtal.data import (
 )
 from invert_rl.wtal.delu import Delu, TwoStreamAttention
 from invert_rl.wtal.descriptions import Descriptions, from_class_names, read_descriptions
-from invert_rl.wtal.evaluate import EvaluationRules, read_ambiguous
+from invert_rl.wtal.evaluate import EvaluationRules
 from invert_rl.wtal.localizer import Localizer
 from invert_rl.wtal.matching import SemanticMatching
 from invert_rl.wtal.model import SemanticLocalizer

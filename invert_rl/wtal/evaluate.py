@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from data_prep.errors import DataError
-from data_prep.files import read_lines
+from invert_rl.evaluation.detection_ambiguous import Intervals
 from invert_rl.tal.detect import mean_ap
 from invert_rl.wtal.data import WeakData, WeakVideo
 from invert_rl.wtal.model import SemanticLocalizer
@@ -33,7 +31,7 @@ class EvaluationRules:
     """Clean-up of the ground truth: DELU's evaluator is ActivityNet's, without any."""
     round_truth: bool = False
     """Whether ground truth is rounded to whole snippets."""
-    ambiguous: dict[str, list[tuple[float, float]]] | None = None
+    ambiguous: Intervals | None = None
     """Intervals in seconds of test videos; detections that touch one are not counted."""
 
 
@@ -82,7 +80,7 @@ def rounded(data: WeakData) -> dict[str, Any]:
     return database
 
 
-def without_ambiguous(data: WeakData, results: Results, ambiguous: dict[str, list[tuple[float, float]]]) -> Results:
+def without_ambiguous(data: WeakData, results: Results, ambiguous: Intervals) -> Results:
     """The results without detections that share a whole snippet with an ambiguous interval of their video [R].
 
     Intervals are rounded to borders of snippets first, detections down.
@@ -99,22 +97,6 @@ def without_ambiguous(data: WeakData, results: Results, ambiguous: dict[str, lis
 
         kept[video] = [entry for entry in detections if not touches(entry["segment"])]
     return kept
-
-
-def read_ambiguous(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Intervals per video of lines ``video start end`` in seconds, such as THUMOS14's ``Ambiguous_test.txt``.
-
-    Raises `DataError` for a file that is not there and for a line of another form.
-    """
-    intervals: dict[str, list[tuple[float, float]]] = {}
-    for number, line in read_lines(path):
-        parts = line.split()
-        try:
-            video, start, end = parts[0], float(parts[1]), float(parts[2])
-        except (IndexError, ValueError) as error:
-            raise DataError(f"{path}:{number}: expected 'video start end', found {line!r}") from error
-        intervals.setdefault(video, []).append((start, end))
-    return intervals
 
 
 def percent(metrics: Mapping[str, float]) -> dict[str, float]:

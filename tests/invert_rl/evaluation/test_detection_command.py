@@ -112,3 +112,18 @@ def test_a_threshold_must_be_a_tiou(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as stop:
         evaluate(tmp_path, PREDICTIONS, "--protocol", "opentad", "--thresholds", "50")
     assert stop.value.code == 2
+
+
+def test_predictions_in_ambiguous_intervals_are_not_counted(tmp_path: Path, capsys: Any) -> None:
+    predictions = [[0, 9], [20, 25], [30, 40], [41, 42]]
+    results = {"b": [{"segment": times, "label": "x", "score": 0.9 - times[0] / 50} for times in predictions]}
+    results["b"][1]["score"] = 1.0  # a false positive before the hit halves the precision
+    (tmp_path / "ambiguous.txt").write_text("b 24.5 30\nelsewhere 0 99\n\nb 41 41.5\n")
+    common = ["--protocol", "opentad", "--subset", "test", "--thresholds", "0.5", "--json"]
+    assert evaluate(tmp_path, {"results": results}, *common) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert (plain["average_mAP"], plain["n_predictions_ambiguous"], plain["protocol"]["ambiguous"]) == (0.5, 0, None)
+    assert evaluate(tmp_path, {"results": results}, *common, "--ambiguous", str(tmp_path / "ambiguous.txt")) == 0
+    without = json.loads(capsys.readouterr().out)
+    assert (without["average_mAP"], without["n_predictions"], without["n_predictions_ambiguous"]) == (1.0, 4, 2)
+    assert without["protocol"]["ambiguous"]["name"] == "ambiguous.txt"
