@@ -6,7 +6,7 @@ Without arguments it trains on the toy world's clips (recipes/configs/toy/llavac
 
 On EPIC-KITCHENS-100, with questions of `invert-rl build-mqa` (docs/llavaction.md):
 
-    accelerate launch --config_file recipes/configs/accelerate/8gpu_zero3.yaml recipes/train_llavaction.py \
+    accelerate launch --config_file recipes/configs/accelerate/8gpu_fsdp2.yaml recipes/train_llavaction.py \
         --config recipes/configs/epic_kitchens/llavaction_qwen2_5_vl_7b.yaml \
         --train_data mqa_train.jsonl --eval_data mqa_val.jsonl --video_root videos
 """

@@ -55,7 +55,8 @@ class SupervisedTrainer(WholeCheckpoints):
     """Trains a module that gives losses: ``model(**batch)`` returns scalars by name, of which "loss" is minimised.
 
     The others are logged, as means over ranks and over the batches since the last line that gave them; their names are
-    the same on all ranks. What must survive a resume beside the weights, such as running means, is a buffer of the model.
+    the same on all ranks. What must survive a resume beside the weights, such as running means, is a buffer of the
+    model.
 
     Args:
         model: the module.
