@@ -111,12 +111,17 @@ def write_summary(
     after: Mapping[str, float],
     seconds: float,
     settings: Mapping[str, Any],
+    **beside: Any,
 ) -> Path:
-    """Write ``summary.json`` of a run folder, whole or not at all."""
+    """Write ``summary.json`` of a run folder, whole or not at all.
+
+    ``beside`` stands next to before and after, such as a control's metrics; what is None is left out.
+    """
     path = Path(output_dir) / SUMMARY
     content = {
         "before": dict(before),
         "after": dict(after),
+        **{name: value for name, value in beside.items() if value is not None},
         "seconds": round(seconds, 1),
         "peak_rss_gib": round(peak_rss_gib(), 2),
         "settings": dict(settings),

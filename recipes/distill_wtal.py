@@ -44,7 +44,7 @@ from invert_rl.wtal.build import (
     planted_world,
 )
 from invert_rl.wtal.config import WtalArguments
-from invert_rl.wtal.control import add_controls, train_on_shuffled_labels
+from invert_rl.wtal.control import train_on_shuffled_labels
 from invert_rl.wtal.evaluate import detect_videos, percent, score
 from invert_rl.wtal.export import save_localizer
 from invert_rl.wtal.trainer import WtalTrainer
@@ -95,8 +95,9 @@ def main(args: WtalArguments) -> None:
         with atomic_write(folder / "results.json") as stream:
             json.dump({"version": "invert-rl", "results": results}, stream)
         settings = {"descriptions_from": descriptions.source, **args.to_dict()}
-        summary = write_summary(args.output_dir, before, after, time.perf_counter() - started, settings)
-        add_controls(summary, shuffled, best)
+        beside = {"shuffled": shuffled, "best": None if best is None else {"step": best[0], "average_mAP": best[1]}}
+        seconds = time.perf_counter() - started
+        summary = write_summary(args.output_dir, before, after, seconds, settings, **beside)
         out.print(before_after_table(percent(before), percent(after), f"{len(data.test)} test videos, percent"))
         if shuffled is not None:
             out.print(

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.table import Table
 
-from data_prep.files import atomic_write
 from invert_rl.llavaction.answer import Answer, QuestionAnswerer, sequential_answers
 from invert_rl.llavaction.choices import Choice
 from invert_rl.llavaction.data import RunData, SampleEncoder
@@ -79,13 +78,8 @@ def write_report(
     settings: Mapping[str, Any],
 ) -> Path:
     """Write ``summary.json``; ``random_distractors`` in it is what the control run reached."""
-    path = write_summary(output_dir, result["before"], result["after"], seconds, settings)
-    if control is not None:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        with atomic_write(path) as out:
-            json.dump({**content, "random_distractors": dict(control)}, out, indent=1)
-            out.write("\n")
-    return path
+    before, after = result["before"], result["after"]
+    return write_summary(output_dir, before, after, seconds, settings, random_distractors=control)
 
 
 def comparison_table(result: Mapping[str, Mapping[str, float]], control: Mapping[str, float] | None) -> Table:

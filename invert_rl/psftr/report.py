@@ -83,13 +83,9 @@ def write_report(
     folder: Path, conditions: Mapping[str, Metrics], seconds: float, settings: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
     """Write ``summary.json`` with the metrics of `CONDITIONS`, fractions, and return it; ``more`` stands beside."""
-    path = write_summary(str(folder), conditions["before"], conditions["after"], seconds, settings)
-    rest = {name: dict(metrics) for name, metrics in conditions.items() if name not in ("before", "after")}
-    content = {**read_json(path), **rest, **more}
-    with atomic_write(path) as out:
-        json.dump(content, out, indent=1, default=str)
-        out.write("\n")
-    return content
+    beside = {name: metrics for name, metrics in conditions.items() if name not in ("before", "after")}
+    path = write_summary(str(folder), conditions["before"], conditions["after"], seconds, settings, **beside, **more)
+    return read_json(path)
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
