@@ -95,7 +95,8 @@ def planted_data(folder: Path, seed: int, train_videos: int = 192, test_videos: 
     The second channel, which tells the twins apart, stands behind the features as the language model's evidence. With
     48 training videos a small head learns by heart which twin is where, and language would have no advantage left.
     """
-    world = plant(PlantedSettings(train_videos=train_videos, test_videos=test_videos, seed=seed))
+    settings = PlantedSettings(train_videos=train_videos, test_videos=test_videos, second_strength=12.0, seed=seed)
+    world = plant(settings)
     with PartialState().main_process_first():
         if not (folder / "annotations.json").is_file():
             write_world(world, folder)
