@@ -18,7 +18,6 @@ from pathlib import Path
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.data import with_shuffled_labels
 from invert_rl.actionvlm.experiment import (
-    add_controls,
     bias_report,
     build,
     control_arguments,
@@ -65,8 +64,7 @@ def main(args: ActionVLMArguments) -> None:
     if trainer.accelerator.is_main_process:
         write_results(folder / "results.json", results)
         seconds = time.perf_counter() - started
-        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict())
-        add_controls(summary, controls)
+        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict(), **controls)
         columns = {"untrained": before, "trained": after, **controls}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         out.print(

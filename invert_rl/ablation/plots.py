@@ -6,6 +6,7 @@ import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from data_prep.errors import DataError
@@ -48,7 +49,7 @@ def draw(table: Table, lines: Sequence[Line], places: Mapping[str, float], folde
         _bars(axes, table.metrics, shown)
     else:
         _curves(axes, table, after, others, places)
-    axes.set_title(table.title, fontsize=10, loc="left")
+    axes.set_title(fill(table.title, int(11 * wide)), fontsize=10, loc="left")  # about 12 letters an inch
     axes.set_ylabel("percent, mean ± standard error")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.5, alpha=0.5)

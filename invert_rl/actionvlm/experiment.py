@@ -176,14 +176,6 @@ def write_results(path: Path, found: Results) -> None:
         json.dump({"results": found}, out)
 
 
-def add_controls(summary: Path, controls: Mapping[str, Mapping[str, float]]) -> None:
-    """Put the metrics of controls beside "before" and "after" in a summary."""
-    content = json.loads(summary.read_text(encoding="utf-8"))
-    with atomic_write(summary) as out:
-        json.dump({**content, **controls}, out, indent=1)
-        out.write("\n")
-
-
 def metrics_table(columns: Mapping[str, Mapping[str, float]], title: str) -> Table:
     """Fractions side by side in percent; those that a column lacks stay empty."""
     made = Table("metric", title=title)
