@@ -13,6 +13,7 @@ from data_prep.files import read_json
 from data_prep.rows import Row, split_windows
 from invert_rl.evaluation.data import read_evaluation_rows
 from invert_rl.evaluation.predictions import Prediction, check_predictions, read_predictions
+from invert_rl.tasks import TASKS
 
 SUMMARY = "summary.json"
 
@@ -59,10 +60,15 @@ def read_run(folder: Path, data: Path | None = None, videos: Path | None = None)
         run.quarantine = read_json(folder / "quarantine.json")
     paths = {name: folder / f"samples_{name}.jsonl" for name in ("before", "after")}
     paths = {name: path for name, path in paths.items() if path.is_file() and path.stat().st_size}
-    if not run.log and not paths:
+    others = {name: path for name, path in paths.items() if not _of_grounding(path)}
+    paths = {name: path for name, path in paths.items() if name not in others}
+    if others:
+        run.notes.append(f"Samples are shown of TVG, VC, AR and VD; those of this run are of another kind: {folder}.")
+    if not run.log and not paths and not others:
         raise DataError(f"{folder}: holds neither log.jsonl nor samples_before.jsonl or samples_after.jsonl: not a run")
+    if not paths and not others:
+        run.notes.append("The run scored no samples of TVG, VC, AR or VD: curves and metrics are all there is.")
     if not paths:
-        run.notes.append("The run scored no samples: it had no evaluation data, or was sharded over GPUs.")
         return run
     if "after" not in paths:
         run.notes.append("There are no samples of the trained model: the run has not ended, or was stopped.")
@@ -75,6 +81,17 @@ def read_run(folder: Path, data: Path | None = None, videos: Path | None = None)
     run.rows = [row for row in rows if row.id in asked or any(part.id in asked for part in split_windows([row]))]
     run.videos = _path(videos, run.settings.get("video_root"), "--videos", "the video folder", folder)
     return run
+
+
+def _of_grounding(path: Path) -> bool:
+    """Whether the first sample of a file answers one of the four tasks; a damaged line is left to its reader."""
+    with path.open(encoding="utf-8") as lines:
+        first = lines.readline()
+    try:
+        record = json.loads(first)
+    except json.JSONDecodeError:
+        return True
+    return not isinstance(record, dict) or record.get("task", "tvg") in TASKS
 
 
 def _path(given: Path | None, of_run: str | None, option: str, what: str, folder: Path) -> Path:

@@ -28,9 +28,14 @@ class Change:
 
 
 def metric_changes(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, Change]:
-    """Each metric of a run's summary before and after; the number of rows is left out."""
+    """Each metric of a run's summary before and after, percent; the number of rows is left out.
+
+    Summaries with an mAP hold fractions, the others percent.
+    """
     names = [name for name in dict.fromkeys([*before, *after]) if name not in ("n", "seconds")]
-    return {name: Change(before.get(name), after.get(name)) for name in names}
+    scale = 100 if "average_mAP" in names else 1
+    told = [{name: scale * value for name, value in metrics.items()} for metrics in (before, after)]
+    return {name: Change(told[0].get(name), told[1].get(name)) for name in names}
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,19 @@ def test_run_without_samples_has_its_curves(run_dir: Path, tmp_path: Path) -> No
     assert (tmp_path / "r.html").read_text().count("<figure") >= 8
 
 
+def test_a_supervised_run_has_its_curves_and_metrics_in_percent(tmp_path: Path) -> None:
+    folder = tmp_path / "detector"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1.0}\n')
+    (folder / "summary.json").write_text('{"before": {"average_mAP": 0.0123}, "after": {"average_mAP": 0.809}}')
+    (folder / "samples_after.jsonl").write_text('{"id": "a", "task": "mqa", "choice": 1}\n')
+    report(folder, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "<td>1.2</td><td>80.9</td>" in text
+    assert "those of this run are of another kind" in text
+    assert "<figure" in text
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
