@@ -18,7 +18,8 @@ from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.frames import FrameReader, time_videos
 from invert_rl.actionvlm.prompt import answer_text
-from invert_rl.tal.data import Video, class_names, pad, read_database, read_videos, window_of
+from invert_rl.tal.annotations import class_names, read_database
+from invert_rl.tal.data import Video, pad, read_videos, window_of
 from invert_rl.tal.features import LAYOUTS, Features, Layout
 from invert_rl.tal.planted import TWINS, PlantedSettings, plant, write_world
 from invert_rl.tal.windows import random_window

@@ -7,9 +7,7 @@ import json
 import sys
 
 from data_prep.progress import progress
-from invert_rl.llavaction.answer import question_sample
-from invert_rl.llavaction.attention import attention_summary, token_attention
-from invert_rl.llavaction.loaded import add_model_arguments, load
+from invert_rl.llavaction.model_arguments import add_model_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyse and print the result; 0 on success. Raises `DataError` for bad input."""
+    from invert_rl.llavaction.answer import question_sample
+    from invert_rl.llavaction.attention import attention_summary, token_attention
+    from invert_rl.llavaction.loaded import load
+
     loaded = load(args, attn_implementation="eager")
     encode = loaded.encode
     found = []

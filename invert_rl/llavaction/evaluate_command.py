@@ -8,20 +8,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.llavaction.answer import QuestionAnswerer, sequential_answers
-from invert_rl.llavaction.appending import AppendingScorer
-from invert_rl.llavaction.loaded import Loaded, add_model_arguments, load
 from invert_rl.llavaction.metrics import choice_metrics, top1_metrics
+from invert_rl.llavaction.model_arguments import add_model_arguments
 from invert_rl.llavaction.prompts import DIRECT
 from invert_rl.llavaction.segments import ClassMap, parse_action, read_names
 from invert_rl.llavaction.structured import structured_metrics, true_action
 from invert_rl.llavaction.views import Sample
-from invert_rl.runs import write_records
 from invert_rl.video.ref import VideoRef
+
+if TYPE_CHECKING:
+    from invert_rl.llavaction.answer import QuestionAnswerer
+    from invert_rl.llavaction.loaded import Loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the result; 0 on success. Raises `DataError` for bad input."""
+    from invert_rl.llavaction.answer import QuestionAnswerer, sequential_answers
+    from invert_rl.llavaction.loaded import load
+    from invert_rl.runs import write_records
+
     loaded = load(args)
     ask = QuestionAnswerer(loaded.model, loaded.encode, args.batch_size, args.max_new_tokens)
     started = time.perf_counter()
@@ -76,6 +81,8 @@ def appending(args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer) -
 
     ``cost_ratio`` is how many times as long appending takes as choosing among a question's options.
     """
+    from invert_rl.llavaction.appending import AppendingScorer
+
     rows = loaded.rows[: args.appending]
     actions = [parse_action(key, "classes.json") for key in loaded.classes.actions]
     if not actions:

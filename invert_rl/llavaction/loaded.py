@@ -16,13 +16,11 @@ from data_prep.rows import Row
 from invert_rl.llavaction.data import Classes, SampleEncoder, SegmentStore, read_questions
 from invert_rl.llavaction.encode import ClipEncoder
 from invert_rl.llavaction.model import load_action_model, load_action_processor
+from invert_rl.llavaction.model_arguments import FRAMES, VIEWS
 from invert_rl.llavaction.views import ViewSettings
 from invert_rl.models import CheckpointError
 from invert_rl.task_data import check_video_root
 from invert_rl.video.settings import FrameSettings
-
-FRAMES = ("fps", "min_frames", "max_frames", "total_pixels", "min_pixels", "max_pixels")
-VIEWS = ("perspective", "time_instruction")
 
 
 @dataclass(frozen=True)
@@ -33,28 +31,6 @@ class Loaded:
     encode: SampleEncoder
     rows: list[Row]
     classes: Classes
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that name a model, questions and clips."""
-    parser.add_argument("--model", required=True, metavar="M", help="the model folder of a run, or any checkpoint")
-    parser.add_argument("--data", type=Path, required=True, metavar="MQA.jsonl", help="questions of build-mqa")
-    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the videos")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
-    parser.add_argument(
-        "--no-action-token", action="store_true", help="ask without the action token, as a checkpoint without one"
-    )
-    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
-    parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    parser.add_argument("--fps", type=float, help="frames a second; default of all these: the run's, or the paper's")
-    for name in FRAMES[1:]:
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    parser.add_argument("--perspective", help="wording of the question, as in training")
-    parser.add_argument(
-        "--time-instruction",
-        action=argparse.BooleanOptionalAction,
-        help="prompts begin with the clip's length, as in training",
-    )
 
 
 def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:

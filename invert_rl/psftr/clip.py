@@ -10,14 +10,11 @@ from torch import Tensor
 
 from invert_rl.models import CheckpointError, check_source
 
-MODEL = "openai/clip-vit-base-patch16"
-"""The paper's encoder (section 4.1.2)."""
-
 
 class Clip:
     """A CLIP model with its preprocessing."""
 
-    def __init__(self, name: str = MODEL, revision: str | None = None, device: str = "cpu") -> None:
+    def __init__(self, name: str, revision: str | None = None, device: str = "cpu") -> None:
         """Load a checkpoint of the hub or a folder; raises `CheckpointError` where it is no CLIP or lacks parts."""
         from transformers import AutoConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 

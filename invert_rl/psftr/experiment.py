@@ -20,7 +20,8 @@ from invert_rl.psftr.planted import write_attribute_world
 from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.psftr.splits import ClassSplit, make_splits, read_split, write_splits
 from invert_rl.psftr.text import read_text_embeddings
-from invert_rl.tal.data import Video, class_names, read_database, videos_of
+from invert_rl.tal.annotations import class_names, read_database
+from invert_rl.tal.data import Video, videos_of
 from invert_rl.tal.detect import mean_ap
 from invert_rl.tal.features import Features
 

@@ -6,24 +6,17 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.progress import progress
-from invert_rl.models import CheckpointError
-from invert_rl.psftr.clip import MODEL, Clip
-from invert_rl.psftr.extract import (
-    Extraction,
-    claim_folder,
-    extract_text,
-    extract_videos,
-    find_videos,
-    frame_settings,
-    rate_of,
-)
-from invert_rl.tal.data import class_names, read_database
-from invert_rl.video.store import FrameStore
+from invert_rl.tal.annotations import class_names, read_database
 
+if TYPE_CHECKING:
+    from invert_rl.video.store import FrameStore
+
+MODEL = "openai/clip-vit-base-patch16"
+"""CLIP ViT-B/16, the paper's [S]."""
 SHOWN = 20
 """How many videos without features the text summary lists."""
 
@@ -54,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract; returns the exit code described in ``--help``."""
+    from invert_rl.models import CheckpointError
+    from invert_rl.psftr.clip import Clip
+    from invert_rl.psftr.extract import Extraction, claim_folder, extract_text, extract_videos, find_videos, rate_of
+
     if args.stride <= 0 or args.batch < 1 or (args.fps is not None and args.fps <= 0):
         raise DataError("--stride, --fps and --batch must be positive")
     database = read_database(args.annotations)
@@ -88,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _stores(args: argparse.Namespace, rates: dict[str, float], side: int) -> dict[str, FrameStore]:
     """A frame store per frame rate, by video."""
+    from invert_rl.psftr.extract import frame_settings
+    from invert_rl.video.store import FrameStore
+
     by_rate = {
         rate: FrameStore(args.videos, frame_settings(rate / args.stride, side), 0, args.store, args.timeout)
         for rate in set(rates.values())

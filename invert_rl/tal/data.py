@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import DataError
-from data_prep.files import read_json
+from invert_rl.tal.annotations import class_names, read_database
 from invert_rl.tal.features import Features
 from invert_rl.tal.grid import Grid, resize
 from invert_rl.tal.windows import cut_segments, padded_length, random_window
@@ -39,19 +39,6 @@ class Batch:
     mask: Tensor
     segments: list[Tensor]
     labels: list[Tensor]
-
-
-def read_database(annotations: Path) -> dict[str, Any]:
-    """The ``database`` of an ActivityNet-style JSON file; raises `DataError` where there is none."""
-    content = read_json(annotations)
-    if not isinstance(content, dict) or not isinstance(content.get("database"), dict):
-        raise DataError(f"{annotations}: expected an object with 'database', as invert-rl convert writes it")
-    return content["database"]
-
-
-def class_names(database: dict[str, Any]) -> list[str]:
-    """Classes of all subsets in alphabetical order; their places are the class ids."""
-    return sorted({entry["label"] for record in database.values() for entry in record["annotations"]})
 
 
 def read_videos(

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.progress import progress
@@ -22,7 +22,9 @@ from invert_rl.video.errors import VideoError
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.settings import FrameSettings
-from invert_rl.video.store import FrameStore
+
+if TYPE_CHECKING:
+    from invert_rl.video.store import FrameStore
 
 TIMEOUT_SECONDS = 300.0
 """Time for one video and all its windows; a process that takes longer is killed."""
@@ -63,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fill the store; returns the exit code described in ``--help``."""
+    from invert_rl.video.store import FrameStore
+
     began = time.monotonic()
     try:
         settings = FrameSettings(**{field.name: getattr(args, field.name) for field in fields(FrameSettings)})

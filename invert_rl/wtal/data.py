@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import DataError
-from invert_rl.tal.data import class_names, read_database
+from invert_rl.tal.annotations import class_names, read_database
 from invert_rl.tal.features import Features, Layout
 from invert_rl.tal.grid import Grid
 from invert_rl.tal.joint import read_joint_features

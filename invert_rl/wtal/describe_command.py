@@ -38,9 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Describe what is missing; 0 on success. Raises `DataError` for bad input."""
-    from invert_rl.models import CheckpointError
-    from invert_rl.tal.data import class_names, read_database
-    from invert_rl.wtal.describe import Answer, VideoLLM, clip_loader, describe, read_prompts
+    from invert_rl.tal.annotations import class_names, read_database
+    from invert_rl.wtal.describe import Answer, describe, read_prompts
     from invert_rl.wtal.descriptions import Descriptions, read_descriptions
 
     if args.videos is not None and args.annotations is None:
@@ -61,9 +60,13 @@ def run(args: argparse.Namespace) -> int:
             f"{len(unseen)} videos in all); pass --model, or --from with a file that does"
         )
     prompts = read_prompts({"key": args.key_prompt, "complete": args.complete_prompt})
-    clip = None if args.videos is None else clip_loader(args.videos, args.ending, args.frames)
+    clip = None
     answer: Answer = _nobody
     if missing or unseen:
+        from invert_rl.models import CheckpointError
+        from invert_rl.wtal.video_llm import VideoLLM, clip_loader
+
+        clip = None if args.videos is None else clip_loader(args.videos, args.ending, args.frames)
         try:
             answer = VideoLLM(args.model, args.max_new_tokens, args.device)
         except (CheckpointError, OSError, ValueError) as error:

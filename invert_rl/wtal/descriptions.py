@@ -11,12 +11,19 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json
-from invert_rl.wtal.words import words_of
 
 KINDS = ("key", "complete")
 """D_key, the most telling moment, and D_complete, the whole course of the action [S]."""
 CLASS_NAMES = "class names"
 """Source of `Descriptions` that nobody wrote."""
+
+
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def words_of(text: str) -> list[str]:
+    """Words of a text in lower case, without punctuation."""
+    return WORD.findall(text.lower())
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invert_rl.models import check_source
-from invert_rl.wtal.words import words_of
+from invert_rl.wtal.descriptions import words_of
 
 HASHED = "hashed"
 """Name of the encoder that needs no weights."""

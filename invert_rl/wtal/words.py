@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invert_rl.wtal.descriptions import words_of
+
 PADDING = 0
 """Id after the last word of a description."""
-WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
-
-
-def words_of(text: str) -> list[str]:
-    """Words of a text in lower case, without punctuation."""
-    return WORD.findall(text.lower())
 
 
 @dataclass(frozen=True)

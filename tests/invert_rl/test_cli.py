@@ -39,6 +39,21 @@ def test_bad_input_is_one_line_and_exit_code_one(tmp_path, capsys):
     assert "rows.jsonl:1" in capsys.readouterr().err
 
 
-def test_help_does_not_import_torch():
-    code = "import sys; from invert_rl.cli import main\ntry: main([])\nfinally: sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+def imports_torch(arguments: list[str]) -> bool:
+    code = (
+        "import sys; from invert_rl.cli import main\ntry: main(sys.argv[1:])\nfinally: sys.exit('torch' in sys.modules)"
+    )
+    return bool(subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True).returncode)
+
+
+@pytest.mark.parametrize("arguments", [[], *([command, "--help"] for command in COMMANDS)], ids=" ".join)
+def test_help_does_not_import_torch(arguments):
+    assert not imports_torch(arguments)
+
+
+def test_descriptions_that_are_there_need_no_torch(tmp_path):
+    own = tmp_path / "own.json"
+    own.write_text('{"run": {"key": "fast legs", "complete": "someone runs"}}')
+    output = tmp_path / "d.json"
+    assert not imports_torch(["describe-actions", "--classes", "run", "--from", str(own), "--output", str(output)])
+    assert output.is_file()

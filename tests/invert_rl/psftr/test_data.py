@@ -22,7 +22,8 @@ from invert_rl.psftr.data import (
 from invert_rl.psftr.planted import attribute_directions
 from invert_rl.psftr.splits import make_splits
 from invert_rl.psftr.text import PROMPTS, read_text_embeddings, write_text
-from invert_rl.tal.data import Video, class_names
+from invert_rl.tal.annotations import class_names
+from invert_rl.tal.data import Video
 from invert_rl.tal.features import LAYOUTS
 from invert_rl.tal.grid import Grid
 

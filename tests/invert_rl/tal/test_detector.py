@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from invert_rl.tal.data import pad, random_batch, read_database, read_videos
+from invert_rl.tal.annotations import read_database
+from invert_rl.tal.data import pad, random_batch, read_videos
 from invert_rl.tal.detect import detect, detect_all, mean_ap
 from invert_rl.tal.detector import Detector, DetectorConfig
 from invert_rl.tal.features import Features

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from data_prep.errors import DataError
-from invert_rl.tal.data import class_names, read_database, read_videos
+from invert_rl.tal.annotations import class_names, read_database
+from invert_rl.tal.data import read_videos
 from invert_rl.tal.features import Features
 from invert_rl.tal.joint import GRID, read_joint_features
 from invert_rl.tal.planted import CLASSES, TWINS, PlantedSettings, plant, write_joint_world, write_world

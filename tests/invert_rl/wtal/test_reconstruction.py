@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from invert_rl.wtal.descriptions import words_of
 from invert_rl.wtal.reconstructor import WeightedAttention, sinusoids, word_errors
-from invert_rl.wtal.words import PADDING, Vocabulary, choose_masked, pad_words, words_of
+from invert_rl.wtal.words import PADDING, Vocabulary, choose_masked, pad_words
 from tests.invert_rl.wtal import small
 
 
