@@ -1,7 +1,9 @@
 """The common row: one query with its windows in one video, one JSON object per line.
 
 ``{"id", "dataset", "split", "video", "duration", "query", "windows": [[s, e], …], "meta": {}}`` with
-times in seconds and ``0 <= s < e <= duration``.
+times in seconds of the video's file and ``0 <= s < e <= duration``. A row may have ``"clip": [s, e]``, the part of
+the file that is "the video": windows then lie inside it, and a model sees it alone and answers in its time, which
+starts at 0 where the clip does. `Row.to_clip` and `Row.from_clip` convert between the two.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +32,10 @@ NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|<\|\w+\|>")
 class Row:
     """One annotated query.
 
-    ``windows`` are ``(start, end)`` in seconds of the whole video, ``duration`` its length in seconds and
-    ``video`` a path relative to the video folder. ``meta`` carries anything else, such as ``verbs`` and
-    ``masked_query`` written by ``invert-rl convert --annotate verbs``.
+    ``windows`` are ``(start, end)`` in seconds of the whole file, ``duration`` the file's length in seconds,
+    ``clip`` the part ``(start, end)`` of it that is "the video" (None: all of it) and ``video`` a path relative
+    to the video folder. ``meta`` carries anything else, such as ``verbs`` and ``masked_query`` written by
+    ``invert-rl convert --annotate verbs``.
     """
 
     id: str
@@ -43,6 +46,30 @@ class Row:
     dataset: str = ""
     split: str = ""
     meta: dict[str, Any] = field(default_factory=dict, hash=False)
+    clip: Window | None = None
+
+    @property
+    def shown(self) -> Window:
+        """The part of the file that is "the video", in seconds of the file: its clip, or all of it."""
+        return self.clip or (0.0, self.duration)
+
+    @property
+    def shown_seconds(self) -> float:
+        """Length in seconds of the part that is shown: ``duration`` for a row without a clip."""
+        return self.to_clip(self.shown[1])
+
+    def to_clip(self, seconds: float) -> float:
+        """A time of the file as a time of the part that is shown, in seconds; to the microsecond with a clip."""
+        return seconds if self.clip is None else round(seconds - self.clip[0], 6)
+
+    def from_clip(self, seconds: float) -> float:
+        """The inverse of `to_clip`: a time that a model answered as a time of the file, in seconds."""
+        return seconds if self.clip is None else round(seconds + self.clip[0], 6)
+
+    @property
+    def clip_windows(self) -> tuple[Window, ...]:
+        """``windows`` in seconds of the part that is shown."""
+        return tuple((self.to_clip(start), self.to_clip(end)) for start, end in self.windows)
 
     @property
     def window(self) -> Window:
@@ -75,15 +102,16 @@ def parse_row(record: Any, where: str) -> Row:
         raise DataError(f"{where}: duration must be positive, found {duration}")
     if not isinstance(record["windows"], list | tuple) or not record["windows"]:
         raise DataError(f"{where}: 'windows' must be a non-empty list of [start, end]")
+    clip = None
+    if record.get("clip") is not None:
+        clip = _window(record["clip"], duration, f"{where}: clip")
     windows = []
     for window in record["windows"]:
-        if not isinstance(window, list | tuple) or len(window) != 2:
-            raise DataError(f"{where}: window {window!r} is not [start, end]")
-        start, end = (_seconds(value, f"{where}: window {list(window)}") for value in window)
-        if not 0 <= start < end <= duration:
+        start, end = _window(window, duration, f"{where}: window")
+        if clip is not None and not clip[0] <= start < end <= clip[1]:
             raise DataError(
-                f"{where}: window [{start}, {end}] does not satisfy 0 <= start < end <= duration "
-                f"({duration} s); repair the row or clip it to the video with `invert-rl convert`"
+                f"{where}: window [{start}, {end}] does not lie inside the clip [{clip[0]}, {clip[1]}]; both are "
+                "seconds of the file"
             )
         windows.append((start, end))
     meta = record.get("meta") or {}
@@ -98,7 +126,16 @@ def parse_row(record: Any, where: str) -> Row:
         dataset=str(record.get("dataset") or ""),
         split=str(record.get("split") or ""),
         meta=meta,
+        clip=clip,
     )
+
+
+def as_record(row: Row) -> dict[str, Any]:
+    """The JSON object of a row, as `parse_row` takes it; ``clip`` is there only where the row has one."""
+    record = asdict(row)
+    if row.clip is None:
+        del record["clip"]
+    return record
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[Row]:
@@ -145,7 +182,7 @@ def write_rows(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             for row in rows:
-                out.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+                out.write(json.dumps(as_record(row), ensure_ascii=False) + "\n")
                 count += 1
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -183,7 +220,7 @@ def split_windows(rows: Iterable[Row]) -> list[Row]:
             single.append(row)
             continue
         for index, window in enumerate(row.windows):
-            single.append(Row(**{**asdict(row), "id": f"{row.id}#{index}", "windows": (window,)}))
+            single.append(replace(row, id=f"{row.id}#{index}", windows=(window,)))
     return single
 
 
@@ -227,6 +264,19 @@ def _read_parquet(path: Path) -> list[Row]:
     if not rows:
         raise DataError(f"{path}: holds no rows")
     return list(rows.values())
+
+
+def _window(window: Any, duration: float, where: str) -> Window:
+    """``window`` as ``(start, end)`` in seconds; raises `DataError` unless 0 <= start < end <= duration."""
+    if not isinstance(window, list | tuple) or len(window) != 2:
+        raise DataError(f"{where} {window!r} is not [start, end]")
+    start, end = (_seconds(value, f"{where} {list(window)}") for value in window)
+    if not 0 <= start < end <= duration:
+        raise DataError(
+            f"{where} [{start}, {end}] does not satisfy 0 <= start < end <= duration "
+            f"({duration} s); repair the row or clip it to the video with `invert-rl convert`"
+        )
+    return start, end
 
 
 def _seconds(value: Any, where: str) -> float:

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ TIMEOUT_SECONDS = 300.0
 SHOWN = 20
 """How many broken videos the text summary lists."""
 
-Job = tuple[str, tuple[Window, ...]]
-"""A video's name and the windows of its rows, in seconds."""
+Job = tuple[VideoRef, tuple[Window, ...]]
+"""A video and the windows of its rows, in seconds of the video."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,11 +77,11 @@ def run(args: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    windows: dict[str, dict[Window, None]] = {}
+    windows: dict[VideoRef, dict[Window, None]] = {}
     for row in rows:
-        windows.setdefault(row.video, {}).update(dict.fromkeys(row.windows))
+        windows.setdefault(VideoRef(row.video, clip=row.clip), {}).update(dict.fromkeys(row.clip_windows))
     store = FrameStore(args.videos, settings, memory_mb=0, directory=args.store, timeout=args.timeout)
-    jobs = [(name, tuple(spans)) for name, spans in windows.items()]
+    jobs = [(video, tuple(spans)) for video, spans in windows.items()]
     summary: dict[str, Any] = {"videos": len(jobs), "store": str(args.store)}
     try:
         stored, quarantine = fill(store, jobs, args.workers, args.timeout)
@@ -113,11 +113,11 @@ def fill(store: FrameStore, jobs: Sequence[Job], workers: int, timeout: float) -
     jobs = random.Random(os.getpid()).sample(list(jobs), len(jobs))
     quarantine, stored = Quarantine(), 0
     results = run_each(functools.partial(store_one, store), jobs, workers, timeout)
-    for (name, _), reasons in progress(results, "cache-frames", total=len(jobs)):
+    for (video, _), reasons in progress(results, "cache-frames", total=len(jobs)):
         if isinstance(reasons, Failure):
-            quarantine.add(VideoError(name, f"decoding: {reasons.reason}"))
+            quarantine.add(VideoError(video.path, f"decoding: {reasons.reason}"))
         elif reasons:
-            quarantine.add(VideoError(name, "; ".join(reasons)))
+            quarantine.add(VideoError(video.path, "; ".join(reasons)))
         else:
             stored += 1
     return stored, quarantine
@@ -128,13 +128,13 @@ def store_one(store: FrameStore, job: Job) -> list[str]:
 
     Raises `OSError` if the store cannot be written.
     """
-    name, windows = job
+    video, windows = job
     reasons: dict[str, None] = {}
-    for ref in (VideoRef(name), *(VideoRef(name, start, end) for start, end in windows)):
+    for ref in (video, *(replace(video, start=start, end=end) for start, end in windows)):
         try:
             store.clip(ref)
         except VideoError as error:
-            reasons[str(error).removeprefix(f"{name}: ")] = None
+            reasons[str(error).removeprefix(f"{video.path}: ")] = None
         if store.write_error is not None:
             raise store.write_error
     return list(reasons)

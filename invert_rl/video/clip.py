@@ -24,7 +24,7 @@ class Clip:
     frames: torch.Tensor
     """uint8, (T, 3, H, W), RGB, T even."""
     timestamps: np.ndarray
-    """float64, (T,), presentation times in seconds of the whole source video, also for a part of it."""
+    """float64, (T,), presentation times in seconds of the whole video, also for a part of it."""
     start: float
     """First second that the frames stand for."""
     end: float

@@ -14,7 +14,7 @@ from invert_rl.video.clip import Clip
 from invert_rl.video.decode import Deadline, decode_at, probe
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
-from invert_rl.video.sampling import choose_frames, frame_size, window_of
+from invert_rl.video.sampling import choose_frames, frame_size, video_of, window_of
 from invert_rl.video.settings import FrameSettings
 
 
@@ -48,21 +48,24 @@ def load_clip(
 
     ``timeout`` limits it all, in seconds, and is looked at between frames. ``size`` (height, width) replaces
     the size that the pixel budget gives. A whole video is decoded to its end, so
-    that damage anywhere is an error and never a shorter video; of a part only that part is decoded. Raises
-    `VideoError` with the video's name and the reason.
+    that damage anywhere is an error and never a shorter video; of a part, and of a clip of the file, only that
+    is decoded. Times are the video's, which start at 0 where its clip does. Raises `VideoError` with the video's
+    name and the reason.
     """
     path = resolve(root, ref.path)
     deadline = Deadline(ref.path, timeout)
     info = probe(path, deadline, ref.path)
     for _ in range(3):
-        start, end = window_of(ref, info.duration)
-        indices = choose_frames(info.times, start, end, settings, ref.path)
+        origin, video_end = video_of(ref, info.duration)
+        start, end = window_of(ref, video_end - origin)
+        times = info.times - origin
+        indices = choose_frames(times, start, end, settings, ref.path)
         resize = _Resize(len(indices), settings, ref.path, size)
         whole = start == 0 and end == info.duration
         pictures, found = decode_at(path, info, indices.tolist(), resize, whole, deadline)
         if found is info:
             frames = torch.stack([pictures[index] for index in indices.tolist()])
-            return Clip(frames, info.times[indices], start, end, ref.path)
+            return Clip(frames, times[indices], start, end, ref.path)
         info = found
     raise VideoError(ref.path, "decoding gives other frames each time; re-encode the file with FFmpeg")
 

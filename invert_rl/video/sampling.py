@@ -11,6 +11,14 @@ from invert_rl.video.ref import VideoRef
 from invert_rl.video.settings import TEMPORAL_PATCH, FrameSettings
 
 
+def video_of(ref: VideoRef, duration: float) -> tuple[float, float]:
+    """The seconds ``[start, end)`` of a file of ``duration`` seconds that are the video: its clip, or all of it.
+
+    Raises `VideoError` as `window_of`.
+    """
+    return window_of(VideoRef(ref.path, *(ref.clip or ())), duration)
+
+
 def window_of(ref: VideoRef, duration: float) -> tuple[float, float]:
     """The seconds ``[start, end)`` that ``ref`` shows of a video of ``duration`` seconds.
 

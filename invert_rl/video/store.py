@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ class FrameStore:
     A part of a video is a run of the whole video's frames wherever these are dense enough for the part's own
     sampling rule (``fps``, ``min_frames``), so that it has their pixels, their even spacing and their true
     times, as in the paper's code; a part too short for that, or of a video so long that ``max_frames`` thins
-    it out, is decoded by itself at the whole video's frame size. Clips are shared: treat their frames as
-    read-only. A store can be sent to worker processes; each then has a memory of its own.
+    it out, is decoded by itself at the whole video's frame size. Where a reference's ``clip`` says that the video
+    is only a part of its file, nothing else of the file is sampled, decoded or kept. Clips are shared: treat
+    their frames as read-only. A store can be sent to worker processes; each then has a memory of its own.
 
     With a ``directory`` frames are also kept on disk, in a form that several runs and processes can share. A
     video whose file has changed is decoded again. Where nothing can be written (full disk, no permission) the
@@ -61,24 +63,24 @@ class FrameStore:
         clip = self.remembered(ref)
         if clip is not None:
             return clip
-        whole = self._get(VideoRef(ref.path), None)
+        whole = self._get(ref.whole, None)
         start, end = window_of(ref, whole.end)
         part = cut(whole, start, end, self.settings)
         if part is not None:
             return part
         _, _, height, width = whole.frames.shape
-        return self._get(VideoRef(ref.path, start, end), (height, width))
+        return self._get(replace(ref, start=start, end=end), (height, width))
 
     def remembered(self, ref: VideoRef) -> Clip | None:
         """The frames of a video or a part of it if memory alone gives them; raises `VideoError` as `clip` does."""
         clip = self._recall(ref)
         if clip is not None:
             return clip
-        whole = self._recall(VideoRef(ref.path))
+        whole = self._recall(ref.whole)
         if whole is None:
             return None
         start, end = window_of(ref, whole.end)
-        return cut(whole, start, end, self.settings) or self._recall(VideoRef(ref.path, start, end))
+        return cut(whole, start, end, self.settings) or self._recall(replace(ref, start=start, end=end))
 
     def _recall(self, ref: VideoRef) -> Clip | None:
         with self._lock:

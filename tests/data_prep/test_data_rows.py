@@ -29,8 +29,9 @@ def test_rows_survive_both_formats(tmp_path: Path) -> None:
     rows = [
         Row("a", "v.mp4", 10.0, "naïve query", ((1.0, 2.0), (3.0, 10.0)), "d", "s", {"verbs": ["run"], "n": 3}),
         Row("b", "w.mp4", 5.0, "query", ((0.0, 5.0),), "d", "s", {"annotated_windows": [[0.0, 6.0]]}),
+        Row("c", "w.mp4", 5.0, "query", ((2.0, 3.0),), "d", "s", {"n": 1}, clip=(1.5, 4.0)),
     ]
-    assert write_rows(rows, tmp_path / "rows.jsonl") == write_parquet(rows, tmp_path / "rows.parquet") == 2
+    assert write_rows(rows, tmp_path / "rows.jsonl") == write_parquet(rows, tmp_path / "rows.parquet") == 3
     assert read_rows(tmp_path / "rows.jsonl") == rows
     assert read_rows(tmp_path / "rows.parquet") == rows
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.jsonl", "rows.parquet"]
@@ -55,6 +56,13 @@ def test_rows_survive_both_formats(tmp_path: Path) -> None:
         ({"query": "find <|video_pad|> here"}, "the query holds .<.video_pad.>"),
         ({"video": "../v.mp4"}, "inside the video folder"),
         ({"meta": [1]}, "'meta' must be an object"),
+        ({"clip": [0, 10.5]}, r"clip \[0.0, 10.5\] does not satisfy 0 <= start < end <= duration"),
+        ({"clip": [5, 5]}, r"clip \[5.0, 5.0\] does not satisfy"),
+        ({"clip": [-1, 5]}, r"clip \[-1.0, 5.0\] does not satisfy"),
+        ({"clip": 5}, r"clip 5 is not \[start, end\]"),
+        ({"clip": [0, "9"]}, "clip .*'9' is not a finite number"),
+        ({"clip": [1.5, 10]}, r"window \[1.0, 2.0\] does not lie inside the clip \[1.5, 10.0\]"),
+        ({"clip": [0, 9]}, r"window \[3.0, 10.0\] does not lie inside the clip"),
     ],
 )
 def test_bad_fields_are_refused_with_line_and_reason(tmp_path: Path, change: dict, message: str) -> None:
@@ -85,6 +93,28 @@ def test_split_windows_numbers_the_parts(tmp_path: Path) -> None:
     assert split_windows(parts) == parts
     with pytest.raises(DataError, match="2 windows"):
         _ = row.window
+
+
+def test_a_clip_is_the_video_and_its_time_starts_at_its_start(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", {**GOOD, "clip": [0.7, 10]})
+    (row,) = read_rows(path)
+    assert (row.clip, row.shown, row.duration) == ((0.7, 10.0), (0.7, 10.0), 10.0)
+    assert row.shown_seconds == 9.3
+    assert row.clip_windows == ((0.3, 1.3), (2.3, 9.3))
+    assert [row.from_clip(row.to_clip(time)) for time in (0.7, 1.0, 3.0, 10.0)] == [0.7, 1.0, 3.0, 10.0]
+    assert [part.clip for part in split_windows([row])] == [(0.7, 10.0)] * 2
+    assert write_rows([row], path) == 1
+    assert read_rows(path) == [row]
+
+
+def test_a_row_without_a_clip_shows_all_of_its_file_and_is_written_as_ever(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", {**GOOD, "clip": None})
+    (row,) = read_rows(path)
+    assert (row.clip, row.shown, row.shown_seconds) == (None, (0.0, 10.0), 10.0)
+    assert row.clip_windows == row.windows
+    assert row.to_clip(1 / 3) == row.from_clip(1 / 3) == 1 / 3
+    write_rows([row], path)
+    assert "clip" not in json.loads(path.read_text())
 
 
 @pytest.mark.parametrize(
