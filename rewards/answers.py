@@ -16,12 +16,16 @@ A completion is read in one pass from left to right. Tags are ``<think>``, ``</t
 4. *No answer tag means no answer* (`extract_answer` returns None). The content rewards then read the bare
    text outside thought (`answer_or_bare_text`): the format reward alone punishes missing tags.
 
-A span (`parse_span`) is two times joined by ``to``, ``-``, ``–``, ``—`` or ``and``. A time is a decimal
-number of seconds with an optional unit (``12.5``, ``12.5s``, ``12.5 seconds``) or a clock (``0:12``,
-``0:17.8``, ``1:02:03``). Words around the span are ignored, but an answer with any other digit, or with a
-second span, names no span: hedging does not pay. Signs, exponents, ``nan``, ``inf``, digits outside ASCII and
-numbers of more than 7 digits before the point are no times. Swapped or equal ends are a span, of which every
-reward is 0.
+A span (`parse_span`) is two times joined by ``to``, ``-``, ``–``, ``—`` or ``and``, or two numbers of seconds in
+brackets as in JSON (``[12.5, 17.8]``). A time is a decimal number of seconds with an optional unit (``12.5``,
+``12.5s``, ``12.5 seconds``) or a clock (``0:12``, ``0:17.8``, ``1:02:03``). Words and brackets around the span are
+ignored, but an answer with any other digit names no span, nor does one with a second span where one is asked:
+hedging does not pay. Signs, exponents, ``nan``, ``inf``, digits outside ASCII and numbers of more than 7 digits
+before the point are no times. Swapped or equal ends are a span, of which every reward is 0.
+
+An answer can also say that nothing in the video matches (`says_nothing_matches`): ``[]``, or nothing but a wording
+such as ``none``, ``no match``, ``not in the video`` or ``the event does not occur in the video``. It is an answer
+without a span (`read_spans` gives an empty list), unlike an answer that cannot be read (None).
 """
 
 from __future__ import annotations
@@ -43,9 +47,20 @@ _NUMBER = r"[0-9]{1,7}(?:\.[0-9]{1,12})?"
 _CLOCK = r"(?:[0-9]{1,3}:)?[0-9]{1,3}:[0-9]{1,2}(?:\.[0-9]{1,12})?"
 _TIME = rf"{_CLOCK}|{_NUMBER}(?: ?(?:seconds|second|secs|sec|s))?"
 _SPAN = re.compile(
-    rf"(?<![\w.:+\-−])({_TIME})(?: (?:to|and) | ?[-–—] ?)({_TIME})(?![\w:]|\.[0-9])", re.IGNORECASE | re.ASCII
+    rf"(?<![\w.:+\-−])({_TIME})(?: (?:to|and) | ?[-–—] ?)({_TIME})(?![\w:]|\.[0-9])"
+    rf"|\[ ?({_NUMBER}) ?, ?({_NUMBER}) ?\]",
+    re.IGNORECASE | re.ASCII,
 )
 _DIGIT = re.compile(r"\d")
+
+_NO_MATCH = re.compile(
+    r"\[ ?(?:\[ ?\])? ?\]|none|null|nil|n/?a|nothing(?: matches| found)?|not found|not present"
+    r"|(?:there is )?no (?:match|span|such (?:event|moment|span))(?: found)?(?: in th(?:e|is) video)?"
+    r"|(?:(?:it|(?:the |this )?(?:event|query|moment|action)) )?"
+    r"(?:(?:is )?not (?:present |shown |found )?in th(?:e|is) video"
+    r"|(?:does not|doesn't) (?:happen|occur|appear|exist|match)(?: in th(?:e|is) video)?)",
+    re.ASCII,
+)
 
 
 def completion_text(completion: Completion) -> str:
@@ -102,11 +117,27 @@ def parse_span(answer_text: str) -> Span | None:
 
 def parse_spans(answer_text: str) -> list[Span]:
     """All spans of an answer in order, in seconds; empty when any digit is left outside them."""
+    return read_spans(answer_text) or []
+
+
+def read_spans(answer_text: str) -> list[Span] | None:
+    """All spans of an answer in order, in seconds: empty when it says that nothing matches, None when it says
+    neither, or when any digit is left outside the spans."""
     text = " ".join(answer_text.split())
-    spans = [(_seconds(match[1]), _seconds(match[2])) for match in _SPAN.finditer(text)]
-    if _DIGIT.search(_SPAN.sub(" ", text)):
-        return []
-    return spans
+    spans = [(_seconds(match[1] or match[3]), _seconds(match[2] or match[4])) for match in _SPAN.finditer(text)]
+    if not spans:
+        return [] if says_nothing_matches(text) else None
+    return None if _DIGIT.search(_SPAN.sub(" ", text)) else spans
+
+
+def says_nothing_matches(answer_text: str) -> bool:
+    """Whether an answer says that nothing in the video matches, and nothing else.
+
+    The whole answer is ``[]`` or one of a few wordings (see the module's text), in any letter case, with or without
+    quotes around it and a full stop after it.
+    """
+    text = " ".join(answer_text.replace("’", "'").lower().split()).strip(" .!\"'`")
+    return _NO_MATCH.fullmatch(text) is not None
 
 
 def _outside_thought(text: str) -> list[str]:

@@ -15,14 +15,14 @@ from typing import Any, Literal, TypeAlias
 from rewards.answers import Completion, answer_or_bare_text, completion_text
 from rewards.errors import RewardError
 from rewards.pipelines import VerbPipeline, load_pipeline
+from rewards.registry import Reward, register_reward
+from rewards.routing import only_for_task
 from rewards.training.lexicon import lemma_table
 
 VerbMatch: TypeAlias = Literal["all", "any"]
 VerbScore: TypeAlias = Literal["binary", "cosine"]
 Similarity: TypeAlias = Callable[[str, str], float]
 """How alike two lemmas are, in [0, 1]."""
-
-Reward: TypeAlias = Callable[..., list[float | None]]
 
 MAX_ANSWER_CHARS = 5000
 """A longer answer holds no verbs; 1,024 tokens of English are about this long."""
@@ -97,22 +97,20 @@ def vd_score(
     return _agreement(verbs, asked, verb_match, similarity)
 
 
-def vc_reward(
+@register_reward("vc")
+def vc(
     completions: Sequence[Completion],
-    task: Sequence[str],
-    verbs: Sequence[Sequence[str]],
+    verbs: Sequence[Sequence[str] | None],
     *,
     verb_match: VerbMatch = "all",
     verb_score: VerbScore = "binary",
     pipeline: VerbPipeline | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """`vc_score` of each answer (paper, eq. 5); None for tasks other than "vc"."""
+    """`vc_score` of each answer (paper, eq. 5); None for a row without verbs."""
     check_options(verb_match, verb_score)
     return _score(
-        "vc",
         completions,
-        task,
         verbs,
         pipeline,
         verb_score,
@@ -122,21 +120,19 @@ def vc_reward(
     )
 
 
-def ar_reward(
+@register_reward("ar")
+def ar(
     completions: Sequence[Completion],
-    task: Sequence[str],
-    verbs: Sequence[Sequence[str]],
+    verbs: Sequence[Sequence[str] | None],
     *,
     verb_score: VerbScore = "binary",
     pipeline: VerbPipeline | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """`ar_score` of each answer (paper, eq. 6); None for tasks other than "ar"."""
+    """`ar_score` of each answer (paper, eq. 6); None for a row without verbs."""
     check_options("all", verb_score)
     return _score(
-        "ar",
         completions,
-        task,
         verbs,
         pipeline,
         verb_score,
@@ -144,27 +140,30 @@ def ar_reward(
     )
 
 
-def vd_reward(
+@register_reward("vd")
+def vd(
     completions: Sequence[Completion],
-    task: Sequence[str],
-    verbs: Sequence[Sequence[str]],
+    verbs: Sequence[Sequence[str] | None],
     *,
     verb_match: VerbMatch = "all",
     verb_score: VerbScore = "binary",
     pipeline: VerbPipeline | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """`vd_score` of each answer (paper, eq. 7); None for tasks other than "vd"."""
+    """`vd_score` of each answer (paper, eq. 7); None for a row without verbs."""
     check_options(verb_match, verb_score)
     return _score(
-        "vd",
         completions,
-        task,
         verbs,
         pipeline,
         verb_score,
         lambda found, asked, answer, similarity: vd_score(found, asked, count_words(answer), verb_match, similarity),
     )
+
+
+vc_reward = only_for_task(vc, "vc", ["verbs"])
+ar_reward = only_for_task(ar, "ar", ["verbs"])
+vd_reward = only_for_task(vd, "vd", ["verbs"])
 
 
 def with_options(reward: Reward, **options: Any) -> Reward:
@@ -173,26 +172,24 @@ def with_options(reward: Reward, **options: Any) -> Reward:
 
 
 def _score(
-    name: str,
     completions: Sequence[Completion],
-    task: Sequence[str],
-    verbs: Sequence[Sequence[str]],
+    verbs: Sequence[Sequence[str] | None],
     pipeline: VerbPipeline | None,
     verb_score: VerbScore,
     score: Callable[[list[str], Sequence[str], str, Similarity], float],
 ) -> list[float | None]:
-    """``score(verbs of the answer, verbs asked for, answer, similarity)`` of the rows of task ``name``."""
+    """``score(verbs of the answer, verbs asked for, answer, similarity)`` of each row that has verbs."""
     scores: list[float | None] = [None] * len(completions)
-    mine = [index for index, row_task in enumerate(task) if row_task == name]
-    if not mine:
+    known = [(index, asked) for index, (_, asked) in enumerate(zip(completions, verbs, strict=True)) if asked]
+    if not known:
         return scores
-    answers = [answer_or_bare_text(completion_text(completions[index])) for index in mine]
+    answers = [answer_or_bare_text(completion_text(completions[index])) for index, _ in known]
     answers = [answer if len(answer) <= MAX_ANSWER_CHARS else "" for answer in answers]
     pipeline = pipeline or load_pipeline()
     similarity = same_verb if verb_score == "binary" else pipeline.similarity
     found = pipeline.verbs(answers)
-    for index, answer, lemmas in zip(mine, answers, found, strict=True):
-        scores[index] = score(lemmas, verbs[index], answer, similarity)
+    for (index, asked), answer, lemmas in zip(known, answers, found, strict=True):
+        scores[index] = score(lemmas, asked, answer, similarity)
     return scores
 
 

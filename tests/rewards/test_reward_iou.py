@@ -116,7 +116,14 @@ def test_variants_as_rewards():
     completions = [answer("0 to 10"), answer("nothing"), answer("0 to 10")]
     columns = {"task": ["tvg", "tvg", "vd"], "windows": [[[5, 15]]] * 3, "duration": [20.0] * 3}
     assert timestamp_iou_reward(completions, **columns) == [pytest.approx(0.1875), 0.0, None]
-    assert giou_reward(completions, **columns) == [pytest.approx((1 + 1 / 3) / 2), 0.0, None]
+    assert giou_reward(completions, **columns) == [pytest.approx(1 / 3), -1.0, None]
+
+
+def test_generalized_iou_pays_nothing_for_a_span_that_misses_or_covers_everything():
+    columns = {"task": ["tvg"] * 3, "windows": [[[10, 20]]] * 3}
+    near, far, everything = giou_reward([answer("22 to 30"), answer("80 to 90"), answer("0 to 1000")], **columns)
+    assert far < near < 0
+    assert everything == pytest.approx(0.01)
 
 
 def test_a_video_without_length_is_an_error():
