@@ -19,9 +19,9 @@ Interval: TypeAlias = Sequence[float]
 
 
 def is_interval(span: Interval) -> bool:
-    """Whether ``span`` has two finite ends, the first before the second."""
+    """Whether ``span`` has two finite ends, the first before the second, and a finite length."""
     start, end = span
-    return math.isfinite(start) and math.isfinite(end) and start < end
+    return start < end and math.isfinite(end - start)
 
 
 def interval_iou(a: Interval, b: Interval) -> float:
