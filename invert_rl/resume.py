@@ -8,6 +8,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -32,7 +33,7 @@ def load_weights(model: PreTrainedModel, checkpoint: str | os.PathLike[str]) -> 
     `Trainer` loads the file's names as they are, but Qwen2.5-VL is saved under its old hub names, so that nothing
     matches and only a warning tells. ``from_pretrained`` knows the renaming; a missing or extra name raises here.
     """
-    loaded = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    loaded = type(model).from_pretrained(checkpoint, dtype=torch.float32)  # exact also for parts in half precision
     model.load_state_dict(loaded.state_dict(), strict=True)
 
 

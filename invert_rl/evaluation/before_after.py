@@ -69,7 +69,7 @@ def evaluate_once(
     for task in TASKS.values():
         used = rows_of_task(task.name, mine)
         if used and (pipeline is not None or not task.needs_verbs):
-            with evaluation_mode(model):
+            with evaluation_mode(model), state.autocast():
                 predictions += predict(
                     model,
                     trainer.processing_class,

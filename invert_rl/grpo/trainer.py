@@ -14,7 +14,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate.utils import gather_object
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
@@ -39,6 +39,7 @@ from invert_rl.grpo.vllm_rollout import (
 )
 from invert_rl.models import never_sampled_ids
 from invert_rl.positions import use_trained_positions
+from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, replacement
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
 from invert_rl.tasks import video_of
@@ -88,6 +89,8 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         task_data = TaskDataset(rows, args.tasks)
+        if peft_config is None and not isinstance(model, PeftModel):
+            without_autocast_in_float32(model, args)
         self.banned_ids = never_sampled_ids(processing_class)
         if args.use_vllm:
             check_vllm_settings(args, model)
@@ -118,6 +121,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         if self.ref_model is not None and args.trained_positions:
             use_trained_positions(self.ref_model)
         self.set_up_scoring()
+        keep_trained_in_float32(self)
         self._draws: list[Draw] = []
 
     # -- which prompts ------------------------------------------------------------------------------------------
@@ -256,7 +260,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             generation_kwargs=self.generation_kwargs,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         )
-        with self._part("rollout"), self.vision.of(unique), unwrapped as model:
+        with self._part("rollout"), self.vision.of(unique), unwrapped as model, self.accelerator.autocast():
             completions = generate_completions(
                 model,
                 unique,

@@ -43,11 +43,13 @@ def answer_all(
     metrics: dict[str, float] = {}
     records: list[dict[str, Any]] = []
     for number, (name, rows) in enumerate(data.tests.items()):
-        answers = known[name] if name in known else ask(rows)
+        with state.autocast():
+            answers = known[name] if name in known else ask(rows)
         found = {name: answers}
         if number == 0 and args.sap:
             sap = f"{name}/sap"
-            found[sap] = known[sap] if sap in known else sequential_answers(ask, rows, answers)[0]
+            with state.autocast():
+                found[sap] = known[sap] if sap in known else sequential_answers(ask, rows, answers)[0]
             metrics["SAP"] = choice_metrics({i: a.choice for i, a in found[sap].items()}, rows)["MQA"]
         scores = choice_metrics({identity: answer.choice for identity, answer in answers.items()}, rows)
         metrics |= scores if number == 0 else {f"{name}/{key}": value for key, value in scores.items()}

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from invert_rl.llavaction.data import Batches
 from invert_rl.llavaction.model import PREFIX, action_settings, load_action_weights
+from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.tal.training import SupervisedArguments, SupervisedTrainer
 
 VISION = (".visual.", ".vision_tower.")
@@ -39,8 +40,12 @@ def make_trainer(
     """A trainer of ``model`` on ``batches``; the vision encoder has a learning rate of its own if one is given."""
     if args.gradient_checkpointing:
         model.config.use_cache = False
+    if not isinstance(model, PeftModel):
+        without_autocast_in_float32(model, args)
     groups = parameter_groups(model, args.learning_rate, vision_learning_rate, args.weight_decay)
-    return LLaVActionTrainer(model=model, draw=batches, args=args, groups=groups)
+    trainer = LLaVActionTrainer(model=model, draw=batches, args=args, groups=groups)
+    keep_trained_in_float32(trainer)
+    return trainer
 
 
 def parameter_groups(

@@ -7,7 +7,7 @@ from typing import Any
 
 import datasets
 import torch
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl import SFTTrainer
@@ -17,6 +17,7 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
@@ -121,6 +122,8 @@ class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
         data = TaskDataset(rows, args.tasks)
+        if peft_config is None and not isinstance(model, PeftModel):
+            without_autocast_in_float32(model, args)
         self.schedule = args.schedule()
         self.store = store
         self.quarantine = Quarantine() if quarantine is None else quarantine
@@ -135,6 +138,7 @@ class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
             peft_config=peft_config,
             callbacks=callbacks,
         )
+        keep_trained_in_float32(self)
         self.train_dataset = data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
         collator.lookahead = Lookahead(
             data, self._get_train_sampler(), self.accelerator.process_index, self.accelerator.num_processes

@@ -30,10 +30,11 @@ def tvg_only(completions: list, task: list[str], completion_ids: list[list[int]]
 
 @pytest.fixture
 def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
-    """Build a trainer; keywords override the settings, ``peft_config``, ``rows`` and ``video_root`` are passed on."""
+    """Build a trainer; keywords override the settings; ``peft_config``, ``rows``, … and ``dtype`` are passed on."""
 
     def build(checkpoint: str, output_dir: str | None = None, **overrides: Any) -> InvertGRPOTrainer:
         passed = {name: overrides.pop(name) for name in ("peft_config", "quarantine") if name in overrides}
+        dtype = overrides.pop("dtype", "auto")
         root = overrides.pop("video_root", world / "videos")
         data = overrides.pop("rows", rows)
         settings = {
@@ -48,7 +49,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         args = InvertGRPOConfig(**settings)
         processor = load_processor(checkpoint)
         return InvertGRPOTrainer(
-            model=load_model(checkpoint),
+            model=load_model(checkpoint, dtype=dtype),
             rows=data,
             reward_funcs=[share_of_even_tokens, tvg_only],
             args=args,

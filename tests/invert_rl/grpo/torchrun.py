@@ -27,6 +27,8 @@ class Rank:
     left_out: dict[str, str]
     replaced: list[float]
     wrapped: str
+    optimizer_dtypes: list[str]
+    """Of the moments that the optimizer keeps for each weight."""
     error: str | None
     start: Weights
     end: Weights

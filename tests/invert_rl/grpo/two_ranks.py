@@ -1,8 +1,8 @@
 """Run by torchrun: short GRPO runs on several CPU ranks, one after the other, that write down what each rank saw.
 
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
-the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault`` and
-``limit`` (seconds a clip).
+the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault``, ``limit``
+(seconds a clip) and ``dtype`` (in which the checkpoint is loaded).
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main(job: dict[str, Any]) -> None:
     store.broken, store.fault = rows[0].video, fault if args.process_index == 1 else None
     rounds: list[dict[str, Any]] = []
     trainer = InvertGRPOTrainer(
-        model=load_model(job["checkpoint"]),
+        model=load_model(job["checkpoint"], dtype=job.get("dtype", "auto")),
         rows=rows,
         reward_funcs=[reward({row.id for row in rows if row.video == rows[0].video}, fault, rounds)],
         args=args,
@@ -119,6 +119,9 @@ def main(job: dict[str, Any]) -> None:
         "left_out": trainer.quarantine.videos,
         "replaced": [log["data/replaced"] for log in trainer.state.log_history if "data/replaced" in log],
         "wrapped": type(trainer.model_wrapped).__name__,
+        "optimizer_dtypes": sorted(
+            {str(value.dtype) for state in trainer.optimizer.state.values() for value in state.values() if value.ndim}
+        ),
     }
     (output / f"rank{args.process_index}.json").write_text(json.dumps(seen))
 

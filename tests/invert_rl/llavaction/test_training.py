@@ -40,7 +40,9 @@ def make(world: Path, questions, tmp_path: Path) -> Callable:
     """``make(checkpoint, rows=…, lora=…, **settings)``: a trainer on the toy questions."""
     from invert_rl.llavaction.data import Classes
 
-    def build(checkpoint: str, output: str = "run", rows: list[Row] | None = None, lora: bool = False, **settings):
+    def build(
+        checkpoint: str, output: str = "run", rows: list[Row] | None = None, lora: bool = False, dtype=None, **settings
+    ):
         given, classes = questions
         rows = given if rows is None else rows
         args = LLaVActionConfig(
@@ -49,9 +51,10 @@ def make(world: Path, questions, tmp_path: Path) -> Callable:
             | {"save_strategy": "no", "logging_steps": 1, "seed": 3, "answer_format": "letter"}
             | settings,
         )
+        loading = {} if dtype is None else {"dtype": dtype}
         processor = load_action_processor(checkpoint)
         known = Classes(classes.verbs, classes.nouns, [f"{a}:{b}" for a, b in classes.actions])
-        model = load_action_model(checkpoint, processor, known.sizes, args.head_weights, seed=args.seed)
+        model = load_action_model(checkpoint, processor, known.sizes, args.head_weights, seed=args.seed, **loading)
         model = with_lora(
             model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM") if lora else None
         )
@@ -90,6 +93,17 @@ def test_two_steps_of_each_family_train_everything(make, checkpoint):
     assert len(logged) == 2
     assert {"verb_loss", "noun_loss", "action_loss", "loss"} <= logged[0].keys()
     assert logged[1]["verb_loss"] > 0
+
+
+def test_small_steps_from_a_checkpoint_in_bfloat16_move_nearly_all_weights(make, tiny_qwen2_5):
+    trainer = make(tiny_qwen2_5, dtype=torch.bfloat16, learning_rate=1e-6, bf16=True, max_steps=2)
+    before = weights(trainer)
+    trainer.train()
+    after = weights(trainer)
+    moved = sum((after[name] != before[name]).sum().item() for name in before)
+    assert moved > 0.9 * sum(value.numel() for value in before.values())
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values() if value.ndim]
+    assert {value.dtype for value in (*after.values(), *moments)} == {torch.float32}
 
 
 def test_lora_trains_adapters_token_and_heads_and_is_merged(make, tiny_qwen2_5, tmp_path):

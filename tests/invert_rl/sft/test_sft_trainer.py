@@ -30,6 +30,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
     def build(checkpoint: str, output_dir: str | None = None, **overrides: Any) -> InvertSFTTrainer:
         passed = {"peft_config": overrides.pop("peft_config")} if "peft_config" in overrides else {}
         data = overrides.pop("rows", rows)
+        dtype = overrides.pop("dtype", "auto")
         settings = {
             **SHORT_RUN,
             "output_dir": output_dir or str(tmp_path / "run"),
@@ -40,7 +41,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         args = InvertSFTConfig(**settings)
         processor = load_processor(checkpoint)
         return InvertSFTTrainer(
-            model=load_model(checkpoint),
+            model=load_model(checkpoint, dtype=dtype),
             rows=data,
             target=lambda draw, row: target_text(draw.task, row),
             args=args,
@@ -97,6 +98,17 @@ def test_the_loss_is_that_of_the_answer_under_the_video(make_trainer, tiny_qwen2
     )
     assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
     assert (logits - blind_logits).abs().max() > 1e-4
+
+
+def test_small_steps_from_a_checkpoint_in_bfloat16_move_nearly_all_weights(make_trainer, tiny_qwen2_5):
+    trainer = make_trainer(tiny_qwen2_5, dtype="bfloat16", learning_rate=1e-6, bf16=True)
+    before = parameters(trainer)
+    trainer.train()
+    after = parameters(trainer)
+    moved = sum((after[name] != before[name]).sum().item() for name in before)
+    assert moved > 0.9 * sum(value.numel() for value in before.values())
+    moments = [value for state in trainer.optimizer.state.values() for value in state.values() if value.ndim]
+    assert {value.dtype for value in (*after.values(), *moments)} == {torch.float32}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
