@@ -65,13 +65,14 @@ ENVIRONMENT = {
 def save_model(folder: Path, kind: str) -> str:
     """A tiny checkpoint of ``kind`` whose answers depend on the video and on positions."""
     from invert_rl.models import never_sampled_ids
-    from invert_rl.toy.tiny_model import build_config, build_model, build_processor, build_qwen3_config, save_checkpoint
+    from invert_rl.models.family import family_named
+    from invert_rl.models.tiny import build_model, save_checkpoint
     from invert_rl.toy.tiny_tokenizer import build_tokenizer, toy_texts
 
     tokenizer = build_tokenizer(toy_texts())
-    build = build_qwen3_config if kind == "qwen3_vl" else build_config
-    processor = build_processor(tokenizer, kind)
-    model = build_model(build(tokenizer, hidden=64, layers=2, vision_blocks=2), seed=1)
+    family = family_named(kind)
+    processor = family.tiny_processor(tokenizer)
+    model = build_model(family.tiny_config(tokenizer, hidden=64, layers=2, vision_blocks=2), seed=1)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             parameter.data *= SCALE
@@ -240,8 +241,8 @@ def differences(trainer: InvertGRPOTrainer, prompts: list[EncodedPrompt]) -> dic
 
 def measure(checkpoint: str, kind: str, folder: Path, url: str | None = None) -> dict[str, Any]:
     """All numbers of one kind of model, of an engine in this process or at ``url``."""
-    from invert_rl.grpo.rollout import vision_language_model
     from invert_rl.grpo.vllm_rollout import push_weights
+    from invert_rl.models import vision_language_model
     from invert_rl.toy.make import make_world
 
     world = folder / "world"

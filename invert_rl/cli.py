@@ -26,6 +26,7 @@ COMMANDS = {
     "rate-difficulty": ("invert_rl.evaluation.difficulty_command", "measure how hard each row is for a model"),
     "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
+    "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
 }

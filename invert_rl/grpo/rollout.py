@@ -10,14 +10,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 
 from invert_rl.encoding import EncodedPrompt, batch_inputs
 from invert_rl.grpo.sampling import sampling_processors
-
-
-def vision_language_model(model: torch.nn.Module) -> torch.nn.Module:
-    """The inner Qwen-VL model (without head, adapters or wrappers): the one that knows positions and vision."""
-    for module in model.modules():
-        if type(module).__name__ in ("Qwen2_5_VLModel", "Qwen3VLModel"):
-            return module
-    raise ValueError(f"{type(model).__name__} holds no Qwen2.5-VL or Qwen3-VL model")
+from invert_rl.models import vision_language_model
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import nn
 
 from invert_rl.encoding import EncodedPrompt, batch_inputs
 from invert_rl.grpo.packed_attention import PackedLayout, accept_packed_prompts
-from invert_rl.grpo.rollout import vision_language_model
+from invert_rl.models import vision_language_model
 
 
 class SharedPrompts:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from invert_rl.encoding import EncodedPrompt
-from invert_rl.grpo.rollout import vision_language_model
+from invert_rl.models import vision_language_model
 
 MB = 1_000_000
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from data_prep.rows import Row, read_rows
+from invert_rl.families import FAMILIES
+from invert_rl.models.tiny import save_tiny_checkpoint
 from invert_rl.toy.make import make_world
-from invert_rl.toy.tiny_model import save_tiny_checkpoint
 
 SMALL_MODEL = {"hidden": 64, "layers": 2, "vision_blocks": 2}
 
@@ -37,6 +38,12 @@ def tiny_qwen2_5(tmp_path_factory: pytest.TempPathFactory) -> str:
 def tiny_qwen3(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Checkpoint folder of a tiny random Qwen3-VL."""
     return str(save_tiny_checkpoint(tmp_path_factory.mktemp("tiny_qwen3"), "qwen3_vl", seed=1, **SMALL_MODEL))
+
+
+@pytest.fixture(scope="session", params=FAMILIES)
+def family_checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny random checkpoint of each model family."""
+    return str(save_tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param, seed=1, **SMALL_MODEL))
 
 
 @pytest.fixture(params=["qwen2_5_vl", "qwen3_vl"])

@@ -11,8 +11,8 @@ from peft import LoraConfig
 
 from invert_rl.grpo import scoring_trainer, shared_prompt
 from invert_rl.grpo.groups import order_by_group
-from invert_rl.grpo.rollout import vision_language_model
 from invert_rl.grpo.self_check import mean_difference, tolerance
+from invert_rl.models import vision_language_model
 
 WARNINGS = "invert_rl.grpo.scoring_trainer"
 

@@ -9,10 +9,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from trl.trainer.utils import add_fused_lm_head
 
-from invert_rl.grpo.rollout import vision_language_model
 from invert_rl.grpo.shared_prompt import add_shared_prompts
 from invert_rl.grpo.vision import VisionFeatures, freeze_tower, same_tower, tower_is_frozen
-from invert_rl.models import load_model
+from invert_rl.models import load_model, vision_language_model
 from tests.invert_rl.grpo.scoring_batches import batch_of, encode, mixed_groups, score_and_gradients, shared_inputs
 
 

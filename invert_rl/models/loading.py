@@ -1,4 +1,4 @@
-"""Loading a Qwen-VL checkpoint with what this library relies on, or a clear refusal."""
+"""Loading a checkpoint of a known family with what this library relies on, or a clear refusal."""
 
 from __future__ import annotations
 
@@ -14,18 +14,11 @@ from transformers import (
     ProcessorMixin,
 )
 
-from invert_rl.positions import use_trained_positions
+from invert_rl.families import FAMILIES
+from invert_rl.models.family import Family, family_named
 
-MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl")
-NEEDED_TOKENS = (
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
-NEVER_SAMPLED = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>")
+NEEDED_TOKENS = Family.needed_tokens
+NEVER_SAMPLED = Family.never_sampled
 
 
 class CheckpointError(ValueError):
@@ -54,7 +47,7 @@ def load_processor(name: str, revision: str | None = None) -> ProcessorMixin:
     missing = [token for token in NEEDED_TOKENS if token not in vocabulary]
     if tokenizer is None or missing:
         raise CheckpointError(
-            f"{name}: the tokenizer lacks {', '.join(missing)}; a Qwen2.5-VL or Qwen3-VL checkpoint is needed"
+            f"{name}: the tokenizer lacks {', '.join(missing)}; a checkpoint of {', '.join(FAMILIES)} is needed"
         )
     tokenizer.padding_side = "left"
     return processor
@@ -69,14 +62,16 @@ def load_model(
         trained_positions: compute Qwen2.5-VL positions by the rule of the released weights (see
             `invert_rl.positions`); False leaves what transformers does.
         kwargs: passed to ``from_pretrained`` (dtype, attn_implementation, …).
+
+    Raises `CheckpointError` for a model type that is in no family (`invert_rl.families`).
     """
     check_source(name)
     config = AutoConfig.from_pretrained(name, revision=revision)
-    if config.model_type not in MODEL_TYPES:
-        raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(MODEL_TYPES)}")
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
     model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
     if trained_positions:
-        use_trained_positions(model)
+        family_named(config.model_type).use_trained_positions(model)
     return model
 
 
