@@ -2,6 +2,7 @@
 
 from invert_rl.models.family import Family, family_named, family_of, vision_language_model
 from invert_rl.models.loading import (
+    NEVER_SAMPLED,
     CheckpointError,
     check_source,
     decoding_config,
@@ -11,6 +12,7 @@ from invert_rl.models.loading import (
 )
 
 __all__ = [
+    "NEVER_SAMPLED",
     "CheckpointError",
     "Family",
     "check_source",
