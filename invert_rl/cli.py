@@ -40,6 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="invert-rl", description="Tools around GRPO with inverted tasks.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        if "--plugins" in {argument.partition("=")[0] for argument in arguments}:
+            from invert_rl.plugins import load_plugins, plugins_of_arguments
+
+            load_plugins(plugins_of_arguments(arguments))  # their tasks are choices of options
+    except DataError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
     for name, (module_name, text) in COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name == asked:

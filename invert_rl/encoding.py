@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,10 +32,14 @@ class EncodedPrompt:
 
 
 class PromptEncoder:
-    """Turns chats whose video part is decoded into `EncodedPrompt`s with a Qwen-VL processor."""
+    """Turns chats whose video part is decoded into `EncodedPrompt`s with a Qwen-VL processor.
 
-    def __init__(self, processor: ProcessorMixin) -> None:
+    ``chat_template_kwargs`` go to the chat template, such as ``{"enable_thinking": False}``.
+    """
+
+    def __init__(self, processor: ProcessorMixin, chat_template_kwargs: Mapping[str, Any] | None = None) -> None:
         self.processor = processor
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
         video_processor = processor.video_processor
         self.merge_length = video_processor.merge_size**2
         self.temporal_patch_size = video_processor.temporal_patch_size
@@ -43,7 +47,9 @@ class PromptEncoder:
 
     def __call__(self, messages: list[dict[str, Any]], clip: Clip, add_generation_prompt: bool = True) -> EncodedPrompt:
         """Encode one chat that shows ``clip``; raises `ValueError` if placeholders and features differ in number."""
-        text = self.processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        text = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=add_generation_prompt, **self.chat_template_kwargs
+        )
         inputs = self.processor(
             text=[text],
             videos=[clip.frames],

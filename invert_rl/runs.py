@@ -25,6 +25,7 @@ from trl import TrlParser
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from invert_rl.models import CheckpointError
+from invert_rl.plugins import load_plugins, plugins_of_arguments
 from rewards.errors import RewardError
 
 SUMMARY = "summary.json"
@@ -68,9 +69,11 @@ def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tupl
     The first class has ``output_dir``; where that is left at ``runs/<recipe>`` it becomes the next free folder.
     Raises `DataError` for a setting that cannot be used.
     """
+    arguments = config_arguments(sys.argv[1:], default)
+    load_plugins(plugins_of_arguments(arguments))  # their tasks and rewards are known before settings are checked
     parser = TrlParser(tuple(classes), prog=f"accelerate launch recipes/{recipe}.py")
     try:
-        parsed = parser.parse_args_and_config(config_arguments(sys.argv[1:], default))
+        parsed = parser.parse_args_and_config(arguments)
     except (ValueError, OSError) as error:
         raise DataError(f"settings: {error}") from error
     if parsed[0].output_dir == f"runs/{recipe}":

@@ -1,7 +1,7 @@
 """Which task and which rows each generation round gets: pure functions of the seed and the round's number.
 
 A round is the unit in which completions are generated together. Its task is TVG with probability p, otherwise one
-of the chosen inverted tasks with equal probability (paper, section 2.4 and eq. 13). Nothing here is checkpointed,
+of the other chosen tasks with equal probability (paper, section 2.4 and eq. 13). Nothing here is checkpointed,
 broadcast or stateful, so ranks, resumed runs and epochs cannot disagree.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from invert_rl.curriculum import CurriculumRows
-from invert_rl.tasks import TASKS, get_task
+from invert_rl.tasks import DEFAULT_TASKS, TASKS, get_task
 
 COIN, ORDER, REPLACEMENT, TARGET, SAMPLING, CURRICULUM, RATING = range(7)
 """Independent random streams under one seed."""
@@ -42,7 +42,7 @@ class TaskSchedule:
 
     seed: int = 42
     tvg_probability: float = 0.8
-    tasks: Sequence[str] = field(default=tuple(TASKS))
+    tasks: Sequence[str] = DEFAULT_TASKS
     tvg_from: int = 0
     """First round that may be TVG; before it the rounds are inverted tasks."""
     tvg_only_from: int | None = None
@@ -57,27 +57,41 @@ class TaskSchedule:
             raise ValueError(f"tasks names a task twice: {list(self.tasks)}")
         for name in self.tasks:
             get_task(name)
-        if "tvg" not in self.tasks and self.tvg_probability > 0:
+        if not self.forward and self.tvg_probability > 0:
+            known = ", ".join(name for name, task in TASKS.items() if task.forward)
             raise ValueError(
-                f"tasks {list(self.tasks)} leave out tvg, but tvg_probability is {self.tvg_probability}; "
-                "add tvg or set tvg_probability to 0"
+                f"tasks {list(self.tasks)} leave out {known}, but tvg_probability is {self.tvg_probability}; "
+                f"add {known} or set tvg_probability to 0"
             )
 
     @property
+    def forward(self) -> tuple[str, ...]:
+        """The chosen tasks that are drawn with probability p: TVG, and those of plugins that say so."""
+        return tuple(name for name, task in TASKS.items() if task.forward and name in self.tasks)
+
+    @property
     def inverted(self) -> tuple[str, ...]:
-        """The chosen inverted tasks, in the library's order."""
-        return tuple(name for name in TASKS if name != "tvg" and name in self.tasks)
+        """The other chosen tasks, in the library's order."""
+        return tuple(name for name, task in TASKS.items() if not task.forward and name in self.tasks)
+
+    @property
+    def possible(self) -> tuple[str, ...]:
+        """The chosen tasks that can come up."""
+        return self.forward if self.forward and self.tvg_probability == 1 else tuple(self.tasks)
 
     def __call__(self, round_number: int) -> str:
         """The task of a generation round (counted from 0 over the whole run)."""
-        if not self.inverted:
-            return "tvg"
-        if self.tvg_only_from is not None and round_number >= self.tvg_only_from and "tvg" in self.tasks:
-            return "tvg"
         coin = generator(self.seed, COIN, round_number)
+        late = self.tvg_only_from is not None and round_number >= self.tvg_only_from and bool(self.forward)
+        if not self.inverted or late:
+            return _one_of(self.forward, coin)
         if coin.random() < self.tvg_probability and round_number >= self.tvg_from:
-            return "tvg"
+            return _one_of(self.forward, coin)
         return self.inverted[int(coin.integers(len(self.inverted)))]
+
+
+def _one_of(names: Sequence[str], coin: np.random.Generator) -> str:
+    return names[0] if len(names) == 1 else names[int(coin.integers(len(names)))]
 
 
 class TaskSampler(Sampler[Draw]):
@@ -92,7 +106,7 @@ class TaskSampler(Sampler[Draw]):
         schedule: the coin.
         usable_rows: for each task the indices of the rows that it can use; `CurriculumRows` where they differ.
         prompts_per_round, num_generations, repeats: see above.
-        rounds_per_epoch: rounds in one pass of the loader; defaults to one look at as many rows as there are.
+        rounds_per_epoch: rounds in one pass of the loader; defaults to one look at as many rows as TVG has.
     """
 
     def __init__(
@@ -104,8 +118,7 @@ class TaskSampler(Sampler[Draw]):
         repeats: int,
         rounds_per_epoch: int | None = None,
     ) -> None:
-        possible = ["tvg"] if schedule.tvg_probability == 1 or not schedule.inverted else list(schedule.tasks)
-        for task in possible:
+        for task in schedule.possible:
             if not len(usable_rows.get(task, ())):
                 raise ValueError(f"no row can be used for task {task!r}")
         self.schedule = schedule
@@ -113,7 +126,8 @@ class TaskSampler(Sampler[Draw]):
         self.prompts_per_round = prompts_per_round
         self.num_generations = num_generations
         self.repeats = repeats
-        most_rows = max(len(rows) for rows in usable_rows.values())
+        counted = [usable_rows[task] for task in schedule.forward] or list(usable_rows.values())
+        most_rows = max(len(rows) for rows in counted)
         self.rounds_per_epoch = rounds_per_epoch or math.ceil(most_rows / prompts_per_round)
         self.epoch = 0
 
@@ -146,7 +160,7 @@ class TaskSampler(Sampler[Draw]):
         """
         rows = self.usable_rows[task]
         if isinstance(rows, CurriculumRows):
-            rng = generator(self.schedule.seed, CURRICULUM, list(TASKS).index(task), round_number)
+            rng = generator(self.schedule.seed, CURRICULUM, TASKS[task].stream, round_number)
             chosen = rows.draw(round_number, self.prompts_per_round, rng)
             return [Draw(task, row, round_number, slot) for slot, row in enumerate(chosen)]
         orders: dict[int, np.ndarray] = {}
@@ -154,7 +168,7 @@ class TaskSampler(Sampler[Draw]):
         for slot in range(self.prompts_per_round):
             pass_number, place = divmod(use * self.prompts_per_round + slot, len(rows))
             if pass_number not in orders:
-                order = generator(self.schedule.seed, ORDER, list(TASKS).index(task), pass_number)
+                order = generator(self.schedule.seed, ORDER, TASKS[task].stream, pass_number)
                 orders[pass_number] = order.permutation(len(rows))
             draws.append(Draw(task, int(rows[orders[pass_number][place]]), round_number, slot))
         return draws

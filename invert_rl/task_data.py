@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.curriculum import curriculum_rows
 from invert_rl.schedule import Draw, TaskSampler
-from invert_rl.tasks import TASKS, get_task, messages, video_ref
+from invert_rl.tasks import TASKS, Task, messages
 from invert_rl.video.ref import VideoRef
 
 
@@ -35,46 +35,43 @@ def check_video_root(rows: Sequence[Row], root: str | os.PathLike[str]) -> None:
 
 
 class TaskDataset(Dataset):
-    """One-window rows that a `Draw` indexes; items are light, without pixels.
+    """The rows that a `Draw` indexes, each seen as a task; items are light, without pixels.
 
-    Rows must carry ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_verbs`) if an inverted task
-    is to be drawn; ``weight`` and ``from_round`` in ``meta`` are heeded (`invert_rl.curriculum`). Raises `DataError`
-    for a row with several windows and for a task that no row can serve.
+    ``tasks`` are those that may be drawn, as `invert_rl.tasks.load_preset` words them, or their names for the default
+    wording. Each takes the rows that it can be asked of (`Task.rows`: whole, or one per window); ``rows`` holds all of
+    these. Rows must carry ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_verbs`) for tasks that
+    need them; ``weight`` and ``from_round`` in ``meta`` are heeded (`invert_rl.curriculum`). Raises `DataError` for a
+    task that no row can serve.
     """
 
-    def __init__(self, rows: Sequence[Row], tasks: Sequence[str]) -> None:
-        self.rows = list(rows)
-        if not self.rows:
+    def __init__(self, rows: Sequence[Row], tasks: Mapping[str, Task] | Sequence[str]) -> None:
+        if not rows:
             raise DataError("there are no rows to train on")
-        for row in self.rows:
-            row.window  # noqa: B018 - raises for several windows
-        self.usable_rows = {name: self._usable(name) for name in tasks}
+        self.tasks = dict(tasks) if isinstance(tasks, Mapping) else {name: TASKS[name] for name in tasks}
+        of_tasks = {name: task.rows(rows) for name, task in self.tasks.items()}
+        known = {row.id: row for used in of_tasks.values() for row in used}
+        self.rows = list(known.values())
+        place = {name: index for index, name in enumerate(known)}
+        self.usable_rows = {
+            name: self._usable(self.tasks[name], [place[row.id] for row in used]) for name, used in of_tasks.items()
+        }
 
-    def _usable(self, name: str) -> Sequence[int]:
-        if not get_task(name).needs_verbs:
-            return curriculum_rows(self.rows, range(len(self.rows)), name)
-        usable = [index for index, row in enumerate(self.rows) if row.meta.get("verbs")]
-        if not usable:
+    def _usable(self, task: Task, usable: list[int]) -> Sequence[int]:
+        if not usable and task.needs_verbs:
             raise DataError(
-                f"task {name!r} needs verbs, but none of the {len(self.rows)} rows has meta.verbs: annotate them with "
+                f"task {task.name!r} needs verbs, but none of the rows has meta.verbs: annotate them with "
                 "`invert-rl convert … --annotate verbs`, or train with --tasks tvg"
             )
-        return curriculum_rows(self.rows, usable, name)
+        if not usable:
+            raise DataError(f"task {task.name!r} can use none of the rows")
+        return curriculum_rows(self.rows, usable, task.name)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        row = self.rows[draw.row]
-        return {
-            "prompt": messages(TASKS[draw.task], row),
-            "task": draw.task,
-            "id": row.id,
-            "windows": [list(window) for window in row.windows],
-            "duration": row.duration,
-            "verbs": list(row.meta.get("verbs", ())),
-            "draw": draw,
-        }
+        task, row = self.tasks[draw.task], self.rows[draw.row]
+        return {"prompt": messages(task, row), **task.columns(row), "draw": draw}
 
 
 class Lookahead:
@@ -108,7 +105,7 @@ class Lookahead:
         samples = [draw for draw in draws for _ in range(self.sampler.num_generations)]
         size = len(samples) // self.ranks
         mine = dict.fromkeys(samples[self.rank * size : (self.rank + 1) * size])
-        return list(dict.fromkeys(video_ref(TASKS[draw.task], self.data.rows[draw.row]) for draw in mine))
+        return list(dict.fromkeys(self.data.tasks[draw.task].video(self.data.rows[draw.row]) for draw in mine))
 
 
 def _rounds(sampler: TaskSampler, first: int) -> Iterator[list[Draw]]:

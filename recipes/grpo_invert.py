@@ -41,12 +41,12 @@ from invert_rl.runs import (
     write_summary,
 )
 from invert_rl.task_data import check_video_root
-from invert_rl.tasks import INVERTED_TASKS
+from invert_rl.tasks import DEFAULT_TASKS
+from invert_rl.tasks.options import pipeline_for
 from invert_rl.toy.default import GRPO_SEED, start_checkpoint, toy_world
 from invert_rl.video.blank import BlankFrameStore
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
-from rewards.pipelines import load_pipeline
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "grpo.yaml"
 
@@ -57,7 +57,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
     check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
 
-    # data: rows of one window with their verbs, and the videos they name
+    # data: rows with their verbs, and the videos they name
     if args.train_data is None:
         world = toy_world(GRPO_SEED, args.toy_train_clips, args.toy_test_clips)
         args.train_data, args.eval_data, args.video_root = (
@@ -67,9 +67,12 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         )
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
-    needs_verbs = bool(args.eval_data) or bool(set(args.tasks) & set(INVERTED_TASKS))
-    pipeline = load_pipeline(args.verb_pipeline) if needs_verbs else None  # all four tasks are evaluated
-    rows = split_windows(read_rows(args.train_data))
+    preset = args.preset()
+    evaluated = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks]))
+    pipeline = pipeline_for(evaluated.tasks if args.eval_data else args.tasks, args.verb_pipeline)
+    rows = read_rows(args.train_data)
+    if args.windows == "split":
+        rows = split_windows(rows)
     unusable: dict[str, str] = {}
     if args.manifest is not None:
         rows, unusable = split_usable(rows, read_manifest(args.manifest))
@@ -80,6 +83,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     if args.difficulty_range is not None:
         difficulty = (args.difficulty_range, args.difficulty_outside, args.difficulty_measure)
         rows, rated = weigh_by_difficulty(rows, args.tasks, *difficulty)
+
+    rewards = reward_functions(args, preset, pipeline, rows)
 
     # model
     name = model_args.model_name_or_path or start_checkpoint()
@@ -99,13 +104,14 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     trainer = InvertGRPOTrainer(
         model=model,
         rows=rows,
-        reward_funcs=reward_functions(args, pipeline),
+        reward_funcs=rewards,
         args=args,
         processing_class=processor,
         store=store,
         quarantine=quarantine,
         peft_config=get_peft_config(model_args),
         callbacks=[RunLog()],
+        preset=preset,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
@@ -116,17 +122,18 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
     if args.before_samples is not None and checkpoint is None:
-        adopt_samples(args.before_samples, args.output_dir, test_rows)
+        adopt_samples(args.before_samples, args.output_dir, test_rows, preset.tasks)
     known = checkpoint is not None or args.before_samples is not None
-    before = evaluate_once("before", trainer, test_rows, pipeline, reuse=known)
+    options = args.verb_options(pipeline)
+    before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=known)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(args.output_dir) / "model"))
-    after = evaluate_once("after", trainer, test_rows, pipeline)
+    after = evaluate_once("after", trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:
         quarantine.write(Path(args.output_dir) / "quarantine.json")
         seconds = time.perf_counter() - started
-        config = {"model": name, **asdict(model_args), **args.to_dict()}
+        config = {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()}
         summary = write_summary(args.output_dir, before, after, seconds, config)
         if before:
             out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))

@@ -37,9 +37,9 @@ from invert_rl.runs import (
 )
 from invert_rl.schedule import Draw
 from invert_rl.sft.config import InvertSFTConfig
-from invert_rl.sft.targets import target_text
 from invert_rl.sft.trainer import InvertSFTTrainer
 from invert_rl.task_data import check_video_root
+from invert_rl.tasks import DEFAULT_TASKS
 from invert_rl.toy.default import SFT_SEED, random_checkpoint, toy_target, toy_world
 from invert_rl.toy.tiny_model import save_checkpoint
 from invert_rl.video.quarantine import Quarantine
@@ -55,7 +55,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
     check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
 
-    # data: rows of one window with their verbs, and the answer to teach for each
+    # data: rows with their verbs, and the answer to teach for each
     toy = args.train_data is None
     if toy:
         world = toy_world(SFT_SEED, args.toy_train_clips, args.toy_test_clips)
@@ -63,12 +63,18 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline)
-    rows = annotate_missing(split_windows(read_rows(args.train_data)), pipeline)
+    preset = args.preset()
+    rows = read_rows(args.train_data)
+    rows = annotate_missing(split_windows(rows) if args.windows == "split" else rows, pipeline)
     test_rows = annotate_missing(read_rows(args.eval_data), pipeline) if args.eval_data else []
     check_video_root(rows, args.video_root)
 
     def target(draw: Draw, row: Row) -> str:
-        return toy_target(draw, row, args.seed, args.loosen, args.loosen_from) if toy else target_text(draw.task, row)
+        return (
+            toy_target(draw, row, args.seed, args.loosen, args.loosen_from)
+            if toy
+            else preset.tasks[draw.task].target(row)
+        )
 
     # model
     if model_args.model_name_or_path is None and not toy:
@@ -94,25 +100,31 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
         quarantine=quarantine,
         peft_config=get_peft_config(model_args),
         callbacks=[RunLog()],
+        preset=preset,
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
-    before = evaluate_once("before", trainer, test_rows, pipeline, reuse=checkpoint is not None)
+    evaluated, options = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])), args.verb_options(pipeline)
+    before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=checkpoint is not None)
     trainer.train(resume_from_checkpoint=checkpoint)
     folder = Path(args.output_dir)
     if toy and trainer.accelerator.is_main_process:
         save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "model")
     elif not toy:
         trainer.save_model(str(folder / "model"))
-    after = evaluate_once("after", trainer, test_rows, pipeline)
+    after = evaluate_once("after", trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:
         quarantine.write(folder / "quarantine.json")
         seconds = time.perf_counter() - started
         summary = write_summary(
-            args.output_dir, before, after, seconds, {"model": name, **asdict(model_args), **args.to_dict()}
+            args.output_dir,
+            before,
+            after,
+            seconds,
+            {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()},
         )
         if before:
             out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))

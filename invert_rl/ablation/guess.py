@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.rows import Row
 from invert_rl.evaluation.grounding import grounding_metrics
-from invert_rl.evaluation.scoring import rows_of_task
+from invert_rl.tasks import TASKS
 from rewards.verbs import ar_score, vc_score, vd_score
 
 STEPS = 24
@@ -40,7 +40,7 @@ def text_only_guess(train: Sequence[Row], test: Sequence[Row]) -> dict[str, floa
     for row in known:
         groups[row.meta["masked_query"]].append(row)
     masked = {query: _most_common(rows) for query, rows in groups.items()}
-    asked = rows_of_task("vc", test)
+    asked = next(task for task in TASKS.values() if task.segment and task.needs_verbs).rows(test)
     count = max(1, len(asked))
     metrics["VC"] = 100 * sum(vc_score(masked.get(r.meta["masked_query"], common), _verbs(r)) for r in asked) / count
     metrics["AR"] = 100 * sum(ar_score(common[:1], _verbs(r)) for r in asked) / count

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from invert_rl.evaluation.predictions import (
     predictions_sidecar,
     read_predictions,
 )
-from invert_rl.evaluation.presets import DEFAULT
 from invert_rl.evaluation.protocol import Protocol, compare_results, library_versions, protocol_id, protocol_line
 from invert_rl.evaluation.scoring import (
     counts_of,
@@ -30,10 +29,17 @@ from invert_rl.evaluation.scoring import (
     metrics_of,
     moments_of,
     per_window_metrics,
-    score_verbs,
+    score_answers,
 )
-from invert_rl.tasks import INVERTED_TASKS, TASKS
+from invert_rl.tasks import DEFAULT_TASK, TASKS, Task, load_preset
+from invert_rl.tasks.options import add_task_arguments, add_verb_arguments, pipeline_for, verb_options
 
+WINDOWS = {
+    "split": "one row per window",
+    "any": "best of several windows",
+    "all": "set IoU of all windows",
+}
+"""How a protocol line tells ``--windows``."""
 FRAME_FIELDS = {
     "fps": float,
     "min_frames": int,
@@ -65,12 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--units", choices=("seconds", "milliseconds", "fractions"), help="what the windows of P are in"
     )
-    parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the shipped one")
-    parser.add_argument("--verb-match", choices=("all", "any"), default="all", help="verbs that VC and VD must have")
+    add_task_arguments(parser)
+    add_verb_arguments(parser)
     model = parser.add_argument_group("with --model")
     model.add_argument("--videos", type=Path, metavar="DIR", help="folder that the rows' video names are relative to")
-    model.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=["tvg"], help="default: tvg")
-    model.add_argument("--prompt", default=DEFAULT, metavar="NAME", help="preset or a .json file; default: %(default)s")
+    model.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=[DEFAULT_TASK], help="default: tvg")
     model.add_argument(
         "--output", type=Path, metavar="P.jsonl", help="where the answers go; default: runs/evaluate/MODEL-DATA.jsonl"
     )
@@ -104,32 +109,35 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print the result; 0 on success. Raises `DataError` or `RewardError` for bad input."""
     rows = read_evaluation_rows(args.data)
     sha256 = file_sha256(args.data)
-    tasks = set(args.tasks)
+    names = set(args.tasks)
+    preset = load_preset(args.prompt, args.tasks if args.predictions is None else (), args.windows)
+    tasks: Mapping[str, Task] = preset.tasks
     if args.predictions is not None:
-        predictions = read_predictions(args.predictions, rows)
-        tasks = {prediction.task for prediction in predictions}
+        tasks = {**{name: replace(task, windows=args.windows) for name, task in TASKS.items()}, **preset.tasks}
+        predictions = read_predictions(args.predictions, rows, tasks=tasks)
+        names = {prediction.task for prediction in predictions}
         rows = _rows_meant(rows, predictions)
-        check_predictions(predictions, rows, str(args.predictions))
+        check_predictions(predictions, rows, str(args.predictions), tasks)
         predictions = in_seconds(predictions, rows, args.units, str(args.predictions))
         if args.limit is not None:
             kept = {row.id for row in rows[: args.limit]} | {row.id for row in split_windows(rows[: args.limit])}
             predictions = [prediction for prediction in predictions if prediction.id in kept]
     rows = rows[: args.limit]
-    pipeline = None
-    if tasks & set(INVERTED_TASKS):
-        from rewards.pipelines import load_pipeline
-
-        pipeline = load_pipeline(args.verb_pipeline)
+    pipeline = pipeline_for(names, args.verb_pipeline)
+    if pipeline is not None:
         rows = annotate_verbs(rows, pipeline)
+    options = verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs)
     protocol: Protocol = {
         "data": {"name": args.data.name, "rows": len(rows), "sha256": sha256},
         "scoring": {
             "thresholds": list(THRESHOLDS),
             "comparison": ">" if args.strict else ">=",
-            "windows": "best of several windows",
+            "windows": WINDOWS[args.windows],
             "no_answer": "IoU 0 without an answer",
             "verbs": f"{pipeline.name} {pipeline.version}".strip() if pipeline else None,
             "verb_match": args.verb_match if pipeline else None,
+            "verb_guard": args.verb_guard if pipeline else None,
+            "ignore_verbs": args.ignore_verbs if pipeline else None,
         },
         "versions": library_versions(),
     }
@@ -140,13 +148,12 @@ def run(args: argparse.Namespace) -> int:
 
         if args.videos is None:
             raise DataError("--model needs --videos, the folder that holds the videos of the data")
-        answers = predict_with_model(args, rows, protocol, pipeline)
+        answers = predict_with_model(args, rows, protocol, preset, options)
         if answers is None:
             return 0  # another rank prints
         predictions, protocol = answers
-    if pipeline is not None:
-        score_verbs(predictions, rows, pipeline, args.verb_match)
-    result = evaluation_result(predictions, rows, protocol, args.strict)
+    score_answers(predictions, rows, tasks, options)
+    result = evaluation_result(predictions, rows, protocol, args.strict, tasks)
     change = compare_results(result, args.against) if args.against is not None else None
     if change is not None:
         result["change"] = change
@@ -155,19 +162,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluation_result(
-    predictions: Sequence[Prediction], rows: Sequence[Row], protocol: Protocol, strict: bool = False
+    predictions: Sequence[Prediction],
+    rows: Sequence[Row],
+    protocol: Protocol,
+    strict: bool = False,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> dict[str, Any]:
     """Everything that ``--json`` prints: metrics in percent, counts, both QVHighlights conventions, the protocol."""
-    result: dict[str, Any] = metrics_of(predictions, rows, strict)
+    result: dict[str, Any] = metrics_of(predictions, rows, strict, tasks)
     result.setdefault("n", len(rows))
     del result["unparsable"], result["missing_video"]  # here as counts
-    counts = counts_of(predictions, rows)
+    counts = counts_of(predictions, rows, tasks)
     for name in ("unparsable", "missing", "missing_video", "swapped", "outside"):
         result[f"n_{name}"] = sum(of_task[name] for of_task in counts.values())
     result["counts"] = counts
-    if "tvg" in counts and any(len(row.windows) > 1 for row in rows):
+    grounded = any(tasks[name].forward for name in counts)
+    whole = all(task.windows != "split" for task in tasks.values())
+    if grounded and whole and any(len(row.windows) > 1 for row in rows):
         result["per_window"] = per_window_metrics(predictions, rows, strict)
-    if "tvg" in counts and (result.get("per_window") or any(row.dataset == "qvhighlights" for row in rows)):
+    if grounded and whole and ("per_window" in result or any(row.dataset == "qvhighlights" for row in rows)):
         result["moment_detr"] = moments_of(predictions, rows)
         if all("saliency_scores" in row.meta for row in rows) and any(p.saliency for p in predictions):
             highlights = highlights_of(predictions, rows)
@@ -199,7 +212,7 @@ def frame_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _rows_meant(rows: list[Row], predictions: Sequence[Prediction]) -> list[Row]:
     """The rows, or one per window where the TVG predictions were made for those (ids ``…#0``, ``…#1``)."""
-    asked = {prediction.id for prediction in predictions if prediction.task == "tvg"}
+    asked = {prediction.id for prediction in predictions if not TASKS[prediction.task].segment}
     split = split_windows(rows)
     if asked - {row.id for row in rows} and asked <= {row.id for row in split}:
         return split
@@ -230,7 +243,7 @@ def _as_text(result: dict[str, Any]) -> str:
     lines.append(f"{'rows':<8} {result['n']:7d}")
     for task, counts in result["counts"].items():
         told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items() if name != "rows" and count]
-        lines.append(f"{task.upper():<8} {', '.join(told)} of {counts['rows']}")
+        lines.append(f"{TASKS[task].label:<8} {', '.join(told)} of {counts['rows']}")
     if "per_window" in result:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in result["per_window"].items() if name != "n")
         lines.append(f"one row per window, {result['per_window']['n']}: {numbers}")

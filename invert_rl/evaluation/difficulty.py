@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -20,18 +20,16 @@ import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.progress import progress
-from data_prep.rows import Row
+from data_prep.rows import Row, split_windows
 from invert_rl.encoding import PromptEncoder
 from invert_rl.evaluation.jobs import Job, batches_of, encode_jobs, key_of
 from invert_rl.evaluation.parts import cut_last_line, part_of, parts_of
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import decoding_config
 from invert_rl.schedule import RATING, generator
-from invert_rl.tasks import TASKS, Task
+from invert_rl.tasks import Task
+from invert_rl.tasks.rewards import RewardWeights, content_scores
 from invert_rl.video.prefetch import Prefetcher
-from rewards.iou import iou_reward
-from rewards.pipelines import VerbPipeline
-from rewards.verbs import ar_reward, vc_reward, vd_reward
 
 Sample = Callable[[Sequence[Job], Sequence[Job]], list[list[float]]]
 """Rewards of the sampled answers to each of the first jobs, an empty list where the video cannot be used.
@@ -39,19 +37,13 @@ Sample = Callable[[Sequence[Job], Sequence[Job]], list[list[float]]]
 The second are those of the next batch, whose videos can be decoded meanwhile.
 """
 
-REWARDS: dict[str, Callable[..., list[float | None]]] = {
-    "tvg": iou_reward,
-    "vc": vc_reward,
-    "ar": ar_reward,
-    "vd": vd_reward,
-}
-
 
 class Rater:
-    """Samples answers to a batch of jobs of one task and scores them by the task's reward, without format.
+    """Samples answers to a batch of jobs of one task and scores them by the rewards of the task's content.
 
-    The random numbers of an answer depend on ``seed``, task, row id and the answer's number alone, so that a rating
-    does not depend on batches, ranks or restarts.
+    ``weights`` are the rewards by task, ``options`` what they are told. The random numbers of an answer depend on
+    ``seed``, task, row id and the answer's number alone, so that a rating does not depend on batches, ranks or
+    restarts.
     """
 
     def __init__(
@@ -59,17 +51,20 @@ class Rater:
         model: PreTrainedModel,
         processor: ProcessorMixin,
         clips: Prefetcher,
-        pipeline: VerbPipeline | None,
+        weights: RewardWeights,
+        options: Mapping[str, Any] | None = None,
         generations: int = 8,
         temperature: float = 1.0,
         max_new_tokens: int = 1024,
         seed: int = 0,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.eval()
         self.tokenizer = processor.tokenizer
-        self.encoder = PromptEncoder(processor)
+        self.encoder = PromptEncoder(processor, chat_template_kwargs)
         self.clips = clips
-        self.pipeline = pipeline
+        self.weights = weights
+        self.options = dict(options or {})
         self.generations = generations
         self.seed = seed
         self.config = decoding_config(
@@ -100,18 +95,11 @@ class Rater:
         return rewards
 
     def _numbers(self, task: Task, row: Row, answer: int) -> np.ndarray:
-        counter = (list(TASKS).index(task.name), zlib.crc32(row.id.encode()), answer)
+        counter = (task.stream, zlib.crc32(row.id.encode()), answer)
         return generator(self.seed, RATING, *counter).random(self.config.max_new_tokens, np.float32)
 
     def _score(self, task: Task, row: Row, texts: Sequence[str]) -> list[float]:
-        columns: dict[str, Any] = {
-            "task": [task.name] * len(texts),
-            "windows": [list(row.windows)] * len(texts),
-            "verbs": [list(row.meta.get("verbs", ()))] * len(texts),
-        }
-        if task.needs_verbs:
-            columns["pipeline"] = self.pipeline
-        return [float(score or 0.0) for score in REWARDS[task.name](texts, **columns)]
+        return content_scores(task, texts, [row] * len(texts), self.weights[task.name], self.options)
 
 
 def rate_rows(
@@ -150,16 +138,22 @@ def read_ratings(output: Path) -> dict[tuple[str, str], list[float]]:
 
 
 def with_ratings(
-    rows: Sequence[Row], ratings: Mapping[tuple[str, str], Sequence[float]], threshold: float
+    rows: Sequence[Row],
+    ratings: Mapping[tuple[str, str], Sequence[float]],
+    threshold: float,
+    tasks: Iterable[str],
 ) -> list[Row]:
     """The rows with ``mean_reward`` and ``solve_rate`` by task in ``meta``.
 
-    ``solve_rate`` is the share of answers with a reward of at least ``threshold``. A task without rewards, because the
+    A row with several windows has the ratings of its parts for tasks that are asked once per window. ``solve_rate`` is
+    the share of answers with a reward of at least ``threshold``. A task without rewards, because the
     video could not be used or the query has no verb, is left out.
     """
     rated = []
+    tasks = list(tasks)
     for row in rows:
-        mine = {name: ratings.get((name, row.id), ()) for name in TASKS}
+        parts = [row.id, *(part.id for part in split_windows([row]) if part.id != row.id)]
+        mine = {name: [value for part in parts for value in ratings.get((name, part), ())] for name in tasks}
         meta = {
             "mean_reward": {name: round(fmean(values), 6) for name, values in mine.items() if values},
             "solve_rate": {

@@ -14,7 +14,9 @@ from data_prep.rows import read_rows, split_windows, write_rows
 from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.command import FRAME_FIELDS, frame_options
 from invert_rl.evaluation.data import file_sha256
-from invert_rl.tasks import INVERTED_TASKS, TASKS
+from invert_rl.tasks import DEFAULT_TASKS, TASKS, load_preset
+from invert_rl.tasks.options import add_task_arguments, add_verb_arguments, pipeline_for, verb_options
+from invert_rl.tasks.rewards import reward_weights
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="M", help="checkpoint that training will start from")
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the rows' videos")
     parser.add_argument("--output", type=Path, metavar="RATED.jsonl", help="default: DATA.rated.jsonl beside DATA")
-    parser.add_argument("--tasks", nargs="+", choices=tuple(TASKS), default=list(TASKS), help="default: all four")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=tuple(TASKS), default=list(DEFAULT_TASKS), help="default: tvg vc ar vd"
+    )
+    add_task_arguments(parser, windows="split")
+    parser.add_argument(
+        "--rewards", nargs="+", metavar="R", help="as in training: tvg=format:1,iou:1 …; those of form do not count"
+    )
     parser.add_argument("--generations", type=int, default=8, metavar="K", help="answers per row; default: %(default)s")
     parser.add_argument("--temperature", type=float, default=1.0, help="default: %(default)s")
     parser.add_argument(
@@ -44,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
     )
-    parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the shipped one")
+    add_verb_arguments(parser)
     parser.add_argument("--revision", help="of a hub checkpoint")
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
@@ -70,11 +78,14 @@ def run(args: argparse.Namespace) -> int:
     from invert_rl.video.prefetch import Prefetcher
     from invert_rl.video.settings import FrameSettings
     from invert_rl.video.store import FrameStore
-    from rewards.pipelines import load_pipeline
 
     state = PartialState(cpu=args.cpu)
-    rows = split_windows(read_rows(args.data))
-    pipeline = load_pipeline(args.verb_pipeline) if set(args.tasks) & set(INVERTED_TASKS) else None
+    preset = load_preset(args.prompt, args.tasks, args.windows)
+    weights = reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks})
+    rows = read_rows(args.data)
+    if args.windows == "split":
+        rows = split_windows(rows)
+    pipeline = pipeline_for(args.tasks, args.verb_pipeline)
     if pipeline is not None:
         rows = annotate_missing(rows, pipeline)
     check_video_root(rows, args.videos)
@@ -91,11 +102,15 @@ def run(args: argparse.Namespace) -> int:
         "model": model_sha256(folder) if folder.is_dir() else args.model,
         "frames": asdict(frames),
         "tasks": args.tasks,
+        "prompt": preset.identity(),
+        "windows": args.windows,
+        "rewards": weights,
         "generations": args.generations,
         "temperature": args.temperature,
         "max_new_tokens": args.max_new_tokens,
         "seed": args.seed,
         "verbs": f"{pipeline.name} {pipeline.version}" if pipeline else None,
+        "verb_options": [args.verb_match, args.verb_guard, args.ignore_verbs] if pipeline else None,
     }
     with state.main_process_first():
         begin(output, output.with_name(f"{output.name}.settings.json"), settings)
@@ -105,13 +120,15 @@ def run(args: argparse.Namespace) -> int:
         model,
         processor,
         clips,
-        pipeline,
+        weights,
+        verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs),
         args.generations,
         args.temperature,
         args.max_new_tokens,
         args.seed,
+        preset.chat_template_kwargs,
     )
-    jobs = jobs_of([TASKS[name] for name in args.tasks], rows)
+    jobs = jobs_of([preset.tasks[name] for name in args.tasks], rows)
     with clips:
         rate_rows(jobs, rater, output, args.batch_size, state.process_index, state.num_processes)
     state.wait_for_everyone()
@@ -121,7 +138,9 @@ def run(args: argparse.Namespace) -> int:
     missing = [key_of(job) for job in jobs if key_of(job) not in ratings]
     if missing:
         raise DataError(f"{output}: {len(missing)} ratings are missing, such as {missing[0]}; run the command again")
-    rated = with_ratings(rows, ratings, args.threshold)  # the parts stay: another --threshold needs no new answers
+    rated = with_ratings(
+        rows, ratings, args.threshold, args.tasks
+    )  # the parts stay: another --threshold needs no new answers
     write_rows(rated, output)
     result: dict[str, Any] = {"output": str(output), "rows": len(rated), "tasks": {}}
     for name in args.tasks:

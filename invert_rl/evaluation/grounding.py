@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_prep.rows import Row, Window
+from rewards.spans import set_iou
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 RANKED = 5
@@ -63,6 +64,19 @@ def grounding_metrics(
     if any(len(windows) > 1 for windows in predicted):
         metrics |= recalls(ious.max(axis=1), "R5", strict)
     return {**metrics, "mIoU": 100 * float(ious[:, 0].mean()), "n": len(rows)}
+
+
+def set_ious(predicted: Sequence[Sequence[Window]], rows: Sequence[Row]) -> np.ndarray:
+    """IoU of the union of each row's predicted windows with the union of all its windows; 0 without a prediction."""
+    if len(predicted) != len(rows):
+        raise ValueError(f"{len(predicted)} predictions for {len(rows)} rows")
+    return np.array([set_iou(windows, row.windows) for windows, row in zip(predicted, rows, strict=True)])
+
+
+def set_metrics(predicted: Sequence[Sequence[Window]], rows: Sequence[Row], strict: bool = False) -> dict[str, float]:
+    """As `grounding_metrics` where all moments of a query are asked: ``R1@m`` and ``mIoU`` are those of `set_ious`."""
+    ious = set_ious(predicted, rows)
+    return {**recalls(ious, "R1", strict), "mIoU": 100 * float(ious.mean()), "n": len(rows)}
 
 
 def recalls(ious: np.ndarray, name: str, strict: bool = False) -> dict[str, float]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
-from invert_rl.evaluation.scoring import rows_of_task
-from invert_rl.tasks import Task, messages, video_of, video_ref
+from invert_rl.tasks import Task, messages, video_of
 from invert_rl.video.errors import VideoError
 from invert_rl.video.prefetch import Prefetcher
 
@@ -29,7 +28,7 @@ class Ranks:
 
 def jobs_of(tasks: Sequence[Task], rows: Sequence[Row]) -> list[Job]:
     """What is to be asked: task by task, each of the rows that it can be asked of."""
-    return [(task, row) for task in tasks for row in rows_of_task(task.name, rows)]
+    return [(task, row) for task in tasks for row in task.rows(rows)]
 
 
 def key_of(job: Job) -> tuple[str, str]:
@@ -53,7 +52,7 @@ def encode_jobs(
 
     ``upcoming`` are the next jobs, whose videos are decoded meanwhile.
     """
-    clips.want(video_ref(task, row) for task, row in [*jobs, *upcoming])
+    clips.want(task.video(row) for task, row in [*jobs, *upcoming])
     places, prompts = [], []
     for place, (task, row) in enumerate(jobs):
         chat = messages(task, row)

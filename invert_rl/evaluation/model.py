@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from transformers import AutoConfig, ProcessorMixin
@@ -23,15 +24,14 @@ from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
-from invert_rl.evaluation.presets import load_preset
 from invert_rl.evaluation.protocol import Protocol, model_sha256
-from invert_rl.evaluation.scoring import score_verbs
+from invert_rl.evaluation.scoring import score_answers
 from invert_rl.models import CheckpointError, load_model, load_processor
 from invert_rl.task_data import check_video_root
+from invert_rl.tasks import Preset
 from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
-from rewards.pipelines import VerbPipeline
 
 PATIENCE = timedelta(days=7)
 """How long ranks wait for each other: until the slowest has answered its share."""
@@ -40,15 +40,14 @@ BATCH = {"transformers": 16, "vllm": 128}
 
 
 def predict_with_model(
-    args: argparse.Namespace, rows: Sequence[Row], scoring: Protocol, pipeline: VerbPipeline | None
+    args: argparse.Namespace, rows: Sequence[Row], scoring: Protocol, preset: Preset, options: Mapping[str, Any]
 ) -> tuple[list[Prediction], Protocol] | None:
     """Predictions of ``args.model`` on all rows and the protocol they were made by; None on every rank but the first.
 
-    ``scoring`` is the protocol so far, ``pipeline`` finds the verbs that verb tasks need. Raises `DataError` for a
-    checkpoint, a folder or a setting that cannot be used.
+    ``scoring`` is the protocol so far, ``preset`` words the tasks, ``options`` are the rewards'. Raises `DataError` for
+    a checkpoint, a folder or a setting that cannot be used.
     """
     disable_progress_bar()
-    preset = load_preset(args.prompt, args.tasks)
     check_video_root(rows, args.videos)
     jobs = jobs_of([preset.tasks[task] for task in args.tasks], rows)
     asked = {row.id: row for _, row in jobs}.values()
@@ -66,7 +65,7 @@ def predict_with_model(
         raise DataError(f"settings: {error}") from error
     made = {
         "model": _model_identity(args.model, config),
-        "prompt": {"name": preset.name, "sha256": preset.sha256},
+        "prompt": preset.identity(),
         "frames": asdict(settings),
         "decoding": {
             "method": "greedy",
@@ -78,12 +77,11 @@ def predict_with_model(
     }
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
     clips = Prefetcher(FrameStore(args.videos, settings, directory=args.store), workers)
-    answerer = Answerer(processor, clips, complete)
+    answerer = Answerer(processor, clips, complete, preset.chat_template_kwargs)
 
     def answer(batch: Sequence[Job], upcoming: Sequence[Job]) -> list[Prediction]:
         predictions = answerer(batch, upcoming)
-        if pipeline is not None:
-            score_verbs(predictions, [row for _, row in batch], pipeline, args.verb_match)
+        score_answers(predictions, [row for _, row in batch], preset.tasks, options)
         return predictions
 
     output = args.output or default_output(args.model, args.data)

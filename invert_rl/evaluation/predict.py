@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
@@ -12,13 +13,12 @@ from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
 from invert_rl.evaluation.jobs import Job, encode_jobs
 from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_answer
-from invert_rl.evaluation.scoring import metrics_of, score_verbs
+from invert_rl.evaluation.scoring import metrics_of, score_answers
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import decoding_config
-from invert_rl.tasks import get_task
+from invert_rl.tasks import Task
 from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.store import FrameStore
-from rewards.pipelines import VerbPipeline, load_pipeline
 
 __all__ = ["Answerer", "Prediction", "complete_with", "evaluation_mode", "metrics_of", "predict"]
 
@@ -40,11 +40,17 @@ def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
 class Answerer:
     """Answers tasks a batch at a time: decodes and encodes the prompts, has them completed, reads the answers."""
 
-    def __init__(self, processor: ProcessorMixin, clips: Prefetcher, complete: Complete) -> None:
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        clips: Prefetcher,
+        complete: Complete,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
         self.clips = clips
         self.complete = complete
         self.tokenizer = processor.tokenizer
-        self.encoder = PromptEncoder(processor)
+        self.encoder = PromptEncoder(processor, chat_template_kwargs)
 
     def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[Prediction]:
         """One prediction per job, in their order; a row whose video cannot be used gets status ``missing_video``.
@@ -56,7 +62,7 @@ class Answerer:
         if prompts:
             texts = self.tokenizer.batch_decode(self.complete(prompts), skip_special_tokens=True)
             for place, text in zip(places, texts, strict=True):
-                read_answer(predictions[place], text)
+                read_answer(predictions[place], text, *jobs[place])
         return predictions
 
 
@@ -76,33 +82,32 @@ def predict(
     model: PreTrainedModel,
     processor: ProcessorMixin,
     rows: Sequence[Row],
-    task_name: str,
+    task: Task,
     store: FrameStore,
-    pipeline: VerbPipeline | None = None,
+    options: Mapping[str, Any] | None = None,
     batch_size: int = 64,
     max_new_tokens: int = 256,
     progress: bool | None = None,
     decode_workers: int = 0,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[Prediction]:
-    """Answer ``task_name`` for every row by greedy decoding and score verb tasks with ``pipeline``.
+    """Answer ``task`` for every row by greedy decoding and score the answers by its rewards with ``options``.
 
     A row whose video cannot be used gets status ``missing_video``; it stays in the list. ``decode_workers`` processes
     decode the next batch while one is answered.
     """
-    task = get_task(task_name)
     predictions: list[Prediction] = []
     bar = tqdm(
         total=len(rows),
-        desc=f"{task_name.upper():4}",
+        desc=f"{task.label:4}",
         unit="row",
         disable=None if progress is None else not progress,
     )
     with evaluation_mode(model), bar, Prefetcher(store, decode_workers) as clips:
-        answer = Answerer(processor, clips, complete_with(model, processor, max_new_tokens))
+        answer = Answerer(processor, clips, complete_with(model, processor, max_new_tokens), chat_template_kwargs)
         for first in range(0, len(rows), batch_size):
             batch, upcoming = rows[first : first + batch_size], rows[first + batch_size : first + 2 * batch_size]
             predictions += answer([(task, row) for row in batch], [(task, row) for row in upcoming])
             bar.update(len(batch))
-    if task.needs_verbs:
-        score_verbs(predictions, rows, pipeline or load_pipeline())
+    score_answers(predictions, rows, {task.name: task}, options)
     return predictions

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,7 @@ from typing import Any, Literal
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_text
 from data_prep.rows import Row, Window, is_seconds, split_windows
-from invert_rl.tasks import TASKS
-from rewards.answers import answer_or_bare_text, parse_span
+from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
 
 OK, UNPARSABLE, MISSING_VIDEO = "ok", "unparsable", "missing_video"
 
@@ -55,16 +54,12 @@ class Prediction:
         return record
 
 
-def read_answer(prediction: Prediction, text: str) -> None:
-    """Set text, status and, for TVG, the window, as the rewards read a completion (`rewards.answers`)."""
+def read_answer(prediction: Prediction, text: str, task: Task, row: Row) -> None:
+    """Set text, status and windows, as the task reads a completion."""
+    windows = task.read(text, row)
     prediction.text = text
-    answer = answer_or_bare_text(text)
-    if prediction.task != "tvg":
-        prediction.status = OK if answer else UNPARSABLE
-        return
-    span = parse_span(answer)
-    prediction.status = UNPARSABLE if span is None else OK
-    prediction.windows = [] if span is None else [span]
+    prediction.status = UNPARSABLE if windows is None else OK
+    prediction.windows = windows or []
 
 
 def write_predictions(predictions: Iterable[Prediction], path: str | os.PathLike[str]) -> None:
@@ -74,15 +69,21 @@ def write_predictions(predictions: Iterable[Prediction], path: str | os.PathLike
             out.write(json.dumps(prediction.record(), ensure_ascii=False) + "\n")
 
 
-def read_predictions(path: str | os.PathLike[str], rows: Sequence[Row], unfinished: bool = False) -> list[Prediction]:
+def read_predictions(
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    unfinished: bool = False,
+    tasks: Mapping[str, Task] = TASKS,
+) -> list[Prediction]:
     """Read a predictions file; a line is a `Prediction` record or one of QVHighlights' submissions.
 
     ``task`` is "tvg" where it is not given, windows are ``[start, end]`` or ``[start, end, confidence]``, and a line
-    without windows but with ``text`` is read as `read_answer` does. A submission's ``qid`` means the row with that
+    without windows but with ``text`` is read as its task does. A submission's ``qid`` means the row with that
     ``meta.qid``. ``unfinished``: the file is being written, so that what follows the last line end does not count and
     there may be nothing. Raises `DataError` naming file and line for a malformed line and for a file that was cut off.
     """
     id_of_qid = {str(row.meta["qid"]): row.id for row in rows if "qid" in row.meta}
+    by_id = {row.id: row for row in [*split_windows(rows), *rows]}
     predictions: list[Prediction] = []
     if unfinished:
         lines = Path(path).read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
@@ -102,11 +103,13 @@ def read_predictions(path: str | os.PathLike[str], rows: Sequence[Row], unfinish
                     f"has {len(rows)} rows; finish the file with the command that wrote it, or delete the line"
                 ) from error
             raise DataError(f"{where}: not valid JSON ({error})") from error
-        predictions.append(_prediction(record, where, id_of_qid))
+        predictions.append(_prediction(record, where, id_of_qid, by_id, tasks))
     return predictions
 
 
-def _prediction(record: Any, where: str, id_of_qid: dict[str, str]) -> Prediction:
+def _prediction(
+    record: Any, where: str, id_of_qid: dict[str, str], by_id: Mapping[str, Row], tasks: Mapping[str, Task]
+) -> Prediction:
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(record).__name__}")
     if "qid" in record and "pred_relevant_windows" in record:
@@ -118,9 +121,9 @@ def _prediction(record: Any, where: str, id_of_qid: dict[str, str]) -> Predictio
     if not isinstance(name, str) or not name:
         raise DataError(f"{where}: field 'id' must be a non-empty string, found {name!r}")
     where = f"{where} (id {name!r})"
-    task = record.get("task", "tvg")
-    if task not in TASKS:
-        raise DataError(f"{where}: unknown task {task!r}; the tasks are {', '.join(TASKS)}")
+    task = record.get("task", DEFAULT_TASK)
+    if task not in tasks:
+        raise DataError(f"{where}: unknown task {task!r}; the tasks are {', '.join(tasks)}")
     text, status = record.get("text", ""), record.get("status", OK)
     if not isinstance(text, str) or not isinstance(status, str):
         raise DataError(f"{where}: fields 'text' and 'status' must be strings")
@@ -131,7 +134,8 @@ def _prediction(record: Any, where: str, id_of_qid: dict[str, str]) -> Predictio
     if windows is None and status == OK:
         if "text" not in record:
             raise DataError(f"{where}: neither 'windows' nor 'text' is there; one of them must hold the answer")
-        read_answer(prediction, text)
+        if name in by_id:  # `check_predictions` says which are not
+            read_answer(prediction, text, tasks[task], by_id[name])
         return prediction
     windows = [] if windows is None else windows
     if not isinstance(windows, list):
@@ -153,14 +157,20 @@ def _prediction(record: Any, where: str, id_of_qid: dict[str, str]) -> Predictio
     return prediction
 
 
-def check_predictions(predictions: Sequence[Prediction], rows: Sequence[Row], where: str) -> None:
+def check_predictions(
+    predictions: Sequence[Prediction], rows: Sequence[Row], where: str, tasks: Mapping[str, Task] = TASKS
+) -> None:
     """Refuse ids that no row has and rows answered twice; raises `DataError` with how many and which.
 
     Verb tasks are asked once per window, so their ids are those of `split_windows`. Rows without a prediction are no
     error: they count as wrong and are reported.
     """
-    known = {"tvg": {row.id for row in rows}, "verbs": {row.id for row in split_windows(rows)}}
-    unknown = [p.id for p in predictions if p.id not in known["tvg" if p.task == "tvg" else "verbs"]]
+    parts = {row.id for row in split_windows(rows)}
+    known = {name: {row.id for row in tasks[name].rows(rows)} for name in dict.fromkeys(p.task for p in predictions)}
+    for name, ids in known.items():
+        if tasks[name].segment:
+            ids |= parts  # also those that cannot be asked: their answers count nothing
+    unknown = [p.id for p in predictions if p.id not in known[p.task]]
     if unknown:
         raise DataError(
             f"{where}: {len(unknown)} of {len(predictions)} predictions have an unknown id, one that no row of the "

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, fields
 from trl import GRPOConfig
 
 from invert_rl.schedule import TaskSchedule
-from invert_rl.tasks import TASKS
+from invert_rl.tasks.settings import TaskFields
 from invert_rl.video.config import FrameFields
 
 
 @dataclass
-class InvertGRPOConfig(FrameFields, GRPOConfig):
+class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
     output_dir: str = field(
@@ -43,9 +43,12 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
             "answers before training instead of generating them again."
         },
     )
-    tasks: list[str] = field(
-        default_factory=lambda: list(TASKS),
-        metadata={"help": "Tasks to train on: tvg and any of vc, ar, vd (paper, Table 2)."},
+    rewards: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Rewards by task and weight, such as tvg=format:1,iou:1 vc=format:1,vc:1, or module:function; in "
+            "YAML a mapping. Default: each task's own."
+        },
     )
     tvg_probability: float = field(
         default=0.8,
@@ -62,19 +65,8 @@ class InvertGRPOConfig(FrameFields, GRPOConfig):
         default="mean_reward",
         metadata={"help": "Rating that difficulty_range is about.", "choices": ["mean_reward", "solve_rate"]},
     )
-    verb_match: str = field(
-        default="all",
-        metadata={
-            "help": "VC and VD ask for all ground-truth verbs or any of them.",
-            "choices": ["all", "any"],
-        },
-    )
     verb_reward: str = field(
         default="binary", metadata={"help": "Verb reward (paper, Table 3).", "choices": ["binary", "cosine"]}
-    )
-    verb_pipeline: str | None = field(
-        default=None,
-        metadata={"help": "spaCy pipeline for verbs, e.g. en_core_web_sm; default: the shipped one."},
     )
     frame_store: str | None = field(
         default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}

@@ -1,32 +1,29 @@
-"""The rewards of a run: format, IoU and the verb match of each inverted task (paper, eq. 5 to 11)."""
+"""The rewards of a run: those of each task by name and weight (paper, eq. 5 to 11)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from data_prep.rows import Row
 from invert_rl.grpo.config import InvertGRPOConfig
-from rewards.format import format_reward
-from rewards.iou import iou_reward
+from invert_rl.tasks import Preset
+from invert_rl.tasks.rewards import TaskReward, reward_weights, task_rewards, try_rewards
 from rewards.pipelines import VerbPipeline
-from rewards.verbs import ar_reward, vc_reward, vd_reward, with_options
 
 Reward: TypeAlias = Callable[..., Sequence[float | None]]
 
 
-def reward_functions(args: InvertGRPOConfig, pipeline: VerbPipeline | None) -> list[Reward]:
-    """Reward functions of the chosen tasks, with equal weights (paper, eq. 10 and 11).
+def reward_functions(
+    args: InvertGRPOConfig, preset: Preset, pipeline: VerbPipeline | None, rows: Sequence[Row] = ()
+) -> list[TaskReward]:
+    """Reward functions of the chosen tasks, with their weights; each is tried on one of ``rows``.
 
-    ``pipeline`` finds the verbs; None if no inverted task is chosen.
+    ``pipeline`` finds the verbs; None if no task needs them. Raises `DataError` for settings that name no rewards and
+    for a reward that raises or returns something else than a number or None for each completion.
     """
-    how = {"verb_score": args.verb_reward, "pipeline": pipeline}
-    rewards: list[Reward] = [format_reward]
-    if "tvg" in args.tasks:
-        rewards.append(iou_reward)
-    if "vc" in args.tasks:
-        rewards.append(with_options(vc_reward, verb_match=args.verb_match, **how))
-    if "ar" in args.tasks:
-        rewards.append(with_options(ar_reward, **how))
-    if "vd" in args.tasks:
-        rewards.append(with_options(vd_reward, verb_match=args.verb_match, **how))
-    return rewards
+    tasks = {name: preset.tasks[name] for name in args.tasks}
+    weights = reward_weights(args.rewards, tasks)
+    options: dict[str, Any] = args.verb_options(pipeline, args.verb_reward)
+    try_rewards(weights, tasks, rows, options)
+    return task_rewards(weights, options)

@@ -42,12 +42,13 @@ from invert_rl.positions import use_trained_positions
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, replacement
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
-from invert_rl.tasks import video_of
+from invert_rl.tasks import Preset, video_of
+from invert_rl.tasks.rewards import TaskReward
 from invert_rl.video.errors import VideoError
 from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.store import FrameStore
-from rewards.answers import completion_text, extract_answer, parse_span
+from rewards.answers import completion_text
 from rewards.errors import RewardError
 
 logger = logging.getLogger(__name__)
@@ -64,13 +65,14 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
 
     Args:
         model: the policy, from `invert_rl.models.load_model`.
-        rows: one-window rows; inverted tasks need ``verbs`` and ``masked_query`` in their ``meta``.
-        reward_funcs: TRL reward functions; each gets the columns task, id, windows, duration and verbs, and returns
-            None for tasks that are not its own (`invert_rl.grpo.rewards.reward_functions`).
+        rows: the data; tasks that need them find ``verbs`` and ``masked_query`` in their ``meta``.
+        reward_funcs: TRL reward functions; each gets the columns of `Task.columns` and returns None for tasks that are
+            not its own (`invert_rl.grpo.rewards.reward_functions`).
         args: settings.
         processing_class: the checkpoint's processor.
         store: where decoded videos come from; ``dataloader_num_workers`` processes decode those of the next round.
         quarantine: collects broken videos and refused rows.
+        preset: the tasks as they are worded; default: what ``args`` say.
     """
 
     reward_funcs: list[Callable[..., Any]]
@@ -87,8 +89,10 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         quarantine: Quarantine | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        preset: Preset | None = None,
     ) -> None:
-        task_data = TaskDataset(rows, args.tasks)
+        self.preset = args.preset() if preset is None else preset
+        task_data = TaskDataset(rows, {name: self.preset.tasks[name] for name in args.schedule().possible})
         if peft_config is None and not isinstance(model, PeftModel):
             without_autocast_in_float32(model, args)
         self.banned_ids = never_sampled_ids(processing_class)
@@ -111,7 +115,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             connect_all_ranks(self.vllm_generation, args, model)
         self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
         self.schedule = args.schedule()
-        self.encoder = PromptEncoder(processing_class)
+        self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
         self.store = store
         self.clips = Prefetcher(store, args.dataloader_num_workers)
         self.lookahead = Lookahead(
@@ -292,7 +296,9 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         with self._part("reward"):
             rewards = self._rewards_of_all(inputs, prompts, completions, completion_ids_list)
         task = inputs[0]["task"]
-        valid = torch.tensor([float(_is_valid(task, completion)) for completion in completions])
+        self.reward_weights = self._weights_of(task)
+        pairs = zip(inputs, completions, strict=True)
+        valid = torch.tensor([float(self._is_valid(item["draw"], completion)) for item, completion in pairs])
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, column in zip(self.reward_func_names, rewards.unbind(dim=1), strict=True):
             if not torch.isnan(column).all():
@@ -302,6 +308,16 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             self.accelerator.gather(valid.to(self.accelerator.device)).mean().item()
         )
         return rewards
+
+    def _weights_of(self, task: str) -> torch.Tensor:
+        """Weight of each reward function for a task: that of the run's ``rewards`` times TRL's ``reward_weights``."""
+        given = self.args.reward_weights or [1.0] * len(self.reward_funcs)
+        own = [reward.weights.get(task, 0.0) if isinstance(reward, TaskReward) else 1.0 for reward in self.reward_funcs]
+        return torch.tensor([weight * factor for weight, factor in zip(given, own, strict=True)], dtype=torch.float32)
+
+    def _is_valid(self, draw: Draw, completion: Any) -> bool:
+        """Whether a completion holds an answer of its task's kind."""
+        return self.preset.tasks[draw.task].is_valid(completion_text(completion), self.train_dataset.rows[draw.row])
 
     def _rewards_of_all(self, inputs: list[dict[str, Any]], *args: Any) -> torch.Tensor:
         """TRL's rewards of all ranks; raises `RewardsFailed` on all of them if a reward raised on one."""
@@ -332,11 +348,3 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with deterministic_on_cpu(self.args.device), self.clips:
             return super().train(*args, **kwargs)
-
-
-def _is_valid(task: str, completion: Any) -> bool:
-    """Whether a completion holds an answer of its task's kind: a span for TVG, any text otherwise."""
-    answer = extract_answer(completion_text(completion))
-    if answer is None:
-        return False
-    return parse_span(answer) is not None if task == "tvg" else bool(answer.strip())

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
-from data_prep.verbs import annotate_verbs
 from invert_rl.report.run_data import read_run
 from invert_rl.report.samples import make_samples
-from invert_rl.tasks import INVERTED_TASKS
 
 OUTPUT = "report.html"
 
@@ -36,21 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--media-mb", type=float, default=30.0, help="room for clips and frames, MB; default: %(default)s"
     )
     parser.add_argument("--verb-pipeline", metavar="NAME", help="spaCy pipeline for verbs; default: the run's")
+    parser.add_argument(
+        "--plugins", nargs="+", default=[], metavar="P", help="files or modules that register the run's own tasks"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the report and say where; returns 0, raises `DataError` for a folder that cannot be reported."""
-    found = read_run(args.run_dir, args.data, args.videos)
+    found = read_run(args.run_dir, args.data, args.videos, args.verb_pipeline)
     output = args.output or args.run_dir / OUTPUT
     if output.is_dir():
         raise DataError(f"{output}: is a folder; give the name of the HTML file with --output")
-    pipeline = None
-    if any(prediction.task in INVERTED_TASKS for prediction in (*found.before, *found.after)):
-        from rewards.pipelines import load_pipeline
-
-        pipeline = load_pipeline(args.verb_pipeline or found.settings.get("verb_pipeline"))
-        found.rows = annotate_verbs(found.rows, pipeline)
-    samples = make_samples(found.rows, found.before, found.after, pipeline)
+    samples = make_samples(found.rows, found.before, found.after, found.pipeline, found.tasks)
     from invert_rl.report.page import render_page  # brings torch, which decodes the clips
 
     text = render_page(found, samples, args.media, int(args.media_mb * 1e6))

@@ -17,9 +17,11 @@ from invert_rl.report.samples import Sample
 from invert_rl.report.tables import confusions, metric_changes, step_times, verb_table
 from invert_rl.tasks import TASKS
 
+NOT_PARTS = ("reward", "valid_answers", "zero_variance")
+"""Columns of a task that are no rewards by name."""
+BY_TASK = (("Reward by task", "reward"), ("Answers that can be read", "valid_answers"))
+"""Title and column of the charts with a line for each task."""
 CURVES: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("Reward by task", ("reward", *(f"{task}/reward" for task in TASKS)), ""),
-    ("Answers that can be read", tuple(f"{task}/valid_answers" for task in TASKS), ""),
     ("Completion length, tokens", tuple(f"completions/{name}_length" for name in ("mean", "min", "max")), ""),
     ("Cut off at the length limit", ("completions/clipped_ratio",), ""),
     ("KL to the reference", ("kl",), ""),
@@ -63,7 +65,7 @@ def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: in
         verbs=verb_table(samples),
         confusions=confusions(samples),
         samples=samples,
-        tasks=[task for task in TASKS if any(sample.task == task for sample in samples)],
+        tasks={sample.task: sample.label for sample in samples},
         statuses=_statuses(samples),
         sample_json=as_json([_record(sample, media, order) for sample in samples]),
         media=list(media.values()),
@@ -79,15 +81,20 @@ def as_json(value: Any) -> Markup:
 
 
 def _curves(log: Sequence[Mapping[str, float]]) -> list[Markup]:
-    charts = [line_chart(title, _series(log, columns), unit) for title, columns, unit in CURVES]
-    for task in TASKS:
-        names = dict.fromkeys(
-            name for record in log for name in record if name.startswith(f"{task}/") and name.endswith("_reward")
-        )
-        charts.append(line_chart(f"Parts of the reward, {task.upper()}", _series(log, tuple(names)), ""))
+    by_task = [(title, (column, *(f"{task}/{column}" for task in TASKS)), "") for title, column in BY_TASK]
+    charts = [line_chart(title, _series(log, columns), unit) for title, columns, unit in (*by_task, *CURVES)]
+    for task in TASKS.values():
+        names = dict.fromkeys(name for record in log for name in record if _is_part(name, task.name))
+        charts.append(line_chart(f"Parts of the reward, {task.label}", _series(log, tuple(names)), ""))
     times = dict.fromkeys(name for record in log for name in record if name.startswith("time/"))
     charts.append(line_chart("Time of a step by part", _series(log, ("step_time", *times)), " s"))
     return [chart for chart in charts if chart]
+
+
+def _is_part(column: str, task: str) -> bool:
+    """Whether a column of the log is a reward of ``task`` by name."""
+    first, _, last = column.partition("/")
+    return first == task and last not in NOT_PARTS
 
 
 def _series(log: Sequence[Mapping[str, float]], columns: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
@@ -101,12 +108,12 @@ def _short(column: str) -> str:
     if not last:
         return "all tasks" if column == "reward" else column.replace("_", " ")
     if first in TASKS and last in ("reward", "valid_answers"):
-        return first.upper()
+        return TASKS[first].label
     return last.removesuffix("_reward").removesuffix("_length").replace("_", " ")
 
 
 def _ious(samples: Sequence[Sample]) -> dict[str, list[float]]:
-    mine = [sample for sample in samples if sample.task == "tvg"]
+    mine = [sample for sample in samples if TASKS[sample.task].forward]
     return {
         "before": [sample.before.value for sample in mine if sample.before],
         "after": [sample.after.value for sample in mine if sample.after],

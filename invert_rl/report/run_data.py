@@ -11,9 +11,12 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from data_prep.rows import Row, split_windows
+from data_prep.verbs import annotate_verbs
 from invert_rl.evaluation.data import read_evaluation_rows
 from invert_rl.evaluation.predictions import Prediction, check_predictions, read_predictions
-from invert_rl.tasks import TASKS
+from invert_rl.tasks import DEFAULT_PRESET, DEFAULT_TASK, TASKS, Task, load_preset
+from invert_rl.tasks.options import pipeline_for
+from rewards.pipelines import VerbPipeline
 
 SUMMARY = "summary.json"
 
@@ -35,6 +38,10 @@ class Run:
     """Reason by video that training left out."""
     notes: list[str] = field(default_factory=list)
     """What was missing or odd, for the reader."""
+    tasks: Mapping[str, Task] = field(default_factory=lambda: TASKS)
+    """The tasks as they were asked."""
+    pipeline: VerbPipeline | None = None
+    """What finds the verbs of the answers; None where no task needs them."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -42,8 +49,10 @@ class Run:
         return self.summary.get("settings", {})
 
 
-def read_run(folder: Path, data: Path | None = None, videos: Path | None = None) -> Run:
-    """Read a run folder; ``data`` and ``videos`` replace the paths in its summary.
+def read_run(
+    folder: Path, data: Path | None = None, videos: Path | None = None, verb_pipeline: str | None = None
+) -> Run:
+    """Read a run folder; ``data``, ``videos`` and ``verb_pipeline`` replace those in its summary.
 
     Raises `DataError` if it is no run folder, if a file in it is damaged, or if the rows or the video folder that its
     samples need are not where the summary says.
@@ -73,25 +82,43 @@ def read_run(folder: Path, data: Path | None = None, videos: Path | None = None)
     if "after" not in paths:
         run.notes.append("There are no samples of the trained model: the run has not ended, or was stopped.")
     rows = read_evaluation_rows(_path(data, run.settings.get("eval_data"), "--data", "the rows of the samples", folder))
-    for name, path in paths.items():
-        predictions = read_predictions(path, rows)
-        check_predictions(predictions, rows, str(path))
+    run.tasks = _tasks(run)
+    found = {name: read_predictions(path, rows, tasks=run.tasks) for name, path in paths.items()}
+    names = dict.fromkeys(p.task for predictions in found.values() for p in predictions)
+    run.pipeline = pipeline_for(names, verb_pipeline or run.settings.get("verb_pipeline"))
+    if run.pipeline is not None:
+        rows = annotate_verbs(rows, run.pipeline)
+    for name, predictions in found.items():
+        check_predictions(predictions, rows, str(paths[name]), run.tasks)
         setattr(run, name, predictions)
     asked = {p.id for p in (*run.before, *run.after)}
-    run.rows = [row for row in rows if row.id in asked or any(part.id in asked for part in split_windows([row]))]
+    whole = any(not task.segment and task.needs_verbs and task.name in names for task in run.tasks.values())
+    parts = [(row, [row.id, *(part.id for part in split_windows([row]))]) for row in rows]
+    run.rows = [row for row, ids in parts if whole or asked.intersection(ids)]  # all, where rows are made of others
     run.videos = _path(videos, run.settings.get("video_root"), "--videos", "the video folder", folder)
     return run
 
 
+def _tasks(run: Run) -> Mapping[str, Task]:
+    """The tasks as the run's settings word them; a preset file that is gone leaves the default wording, with a note."""
+    windows = run.settings.get("windows", "any")
+    try:
+        preset = load_preset(run.settings.get("prompt", DEFAULT_PRESET), (), windows)
+    except DataError as error:
+        run.notes.append(f"The prompts of the run cannot be read: {error}.")
+        preset = load_preset(DEFAULT_PRESET, (), windows)
+    return {**load_preset(DEFAULT_PRESET, (), windows).tasks, **preset.tasks}
+
+
 def _of_grounding(path: Path) -> bool:
-    """Whether the first sample of a file answers one of the four tasks; a damaged line is left to its reader."""
+    """Whether the first sample of a file answers a task that is known; a damaged line is left to its reader."""
     with path.open(encoding="utf-8") as lines:
         first = lines.readline()
     try:
         record = json.loads(first)
     except json.JSONDecodeError:
         return True
-    return not isinstance(record, dict) or record.get("task", "tvg") in TASKS
+    return not isinstance(record, dict) or record.get("task", DEFAULT_TASK) in TASKS
 
 
 def _path(given: Path | None, of_run: str | None, option: str, what: str, folder: Path) -> Path:

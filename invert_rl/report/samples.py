@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_prep.rows import Row, Window
-from invert_rl.evaluation.grounding import best_ious
 from invert_rl.evaluation.predictions import OK, Prediction
-from invert_rl.evaluation.scoring import rows_of_task
-from invert_rl.tasks import TASKS
+from invert_rl.tasks import TASKS, Task
 from rewards.answers import TAG, answer_or_bare_text
-from rewards.format import has_format
+from rewards.format import matches_format
 from rewards.pipelines import VerbPipeline
 
 
@@ -38,6 +36,11 @@ class Sample:
 
     id: str
     task: str
+    label: str
+    spans: bool
+    """Whether the answer names spans."""
+    segment: bool
+    """Whether the model saw the ground-truth segment only."""
     query: str
     verbs: list[str]
     video: str
@@ -57,22 +60,29 @@ class Sample:
 
 
 def make_samples(
-    rows: Sequence[Row], before: Sequence[Prediction], after: Sequence[Prediction], pipeline: VerbPipeline | None
+    rows: Sequence[Row],
+    before: Sequence[Prediction],
+    after: Sequence[Prediction],
+    pipeline: VerbPipeline | None,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> list[Sample]:
     """A sample for each row and task that was asked before or after, in the order of tasks and rows.
 
-    ``pipeline`` finds the verbs of the answers; None where no verb task was asked.
+    ``pipeline`` finds the verbs of the answers, None where no verb task was asked; ``tasks`` are as they were asked.
     """
     samples: list[Sample] = []
-    for task in TASKS:
-        old = {p.id: p for p in before if p.task == task}
-        new = {p.id: p for p in after if p.task == task}
-        used = [row for row in rows_of_task(task, rows) if row.id in old or row.id in new]
+    for name, task in tasks.items():
+        old = {p.id: p for p in before if p.task == name}
+        new = {p.id: p for p in after if p.task == name}
+        used = [row for row in task.rows(rows) if row.id in old or row.id in new]
         columns = [_answers(task, used, answers, pipeline) for answers in (old, new)]
         samples += [
             Sample(
                 id=row.id,
-                task=task,
+                task=name,
+                label=task.label,
+                spans=task.names_spans,
+                segment=task.segment,
                 query=row.query,
                 verbs=list(row.meta.get("verbs", [])),
                 video=row.video,
@@ -87,36 +97,28 @@ def make_samples(
 
 
 def _answers(
-    task: str, rows: Sequence[Row], predictions: dict[str, Prediction], pipeline: VerbPipeline | None
+    task: Task, rows: Sequence[Row], predictions: dict[str, Prediction], pipeline: VerbPipeline | None
 ) -> list[Answer | None]:
     found = [predictions.get(row.id) for row in rows]
-    values = _values(task, rows, found)
+    values = task.values(found, rows)
     verbs: list[list[str]] = [[] for _ in rows]
-    if TASKS[task].needs_verbs and pipeline is not None:
+    if task.needs_verbs and not task.names_spans and pipeline is not None:
         verbs = pipeline.verbs([answer_or_bare_text(p.text) if p else "" for p in found])
-    part = "IoU" if task == "tvg" else "verb"
+    part = "IoU" if task.names_spans else "content"
     return [
         None
         if p is None
         else Answer(
             thought=thought_of(p.text),
             answer=answer_or_bare_text(p.text),
-            status=p.status if p.status != OK or task != "tvg" or p.windows else "unparsable",
+            status=p.status if p.status != OK or p.windows or task.read(p.text, row) == [] else "unparsable",
             windows=[(start, end) for start, end in p.windows],
             value=value,
-            parts={part: value, "format": float(has_format(p.text, task))},
+            parts={part: value, "format": float(matches_format(p.text, task.answer_format))},
             verbs=lemmas,
         )
-        for p, value, lemmas in zip(found, values, verbs, strict=True)
+        for row, p, value, lemmas in zip(rows, found, values, verbs, strict=True)
     ]
-
-
-def _values(task: str, rows: Sequence[Row], found: Sequence[Prediction | None]) -> list[float]:
-    if not rows:
-        return []
-    if task == "tvg":
-        return best_ious([p.windows if p else [] for p in found], rows).tolist()
-    return [p.score if p else 0.0 for p in found]
 
 
 def thought_of(text: str) -> str:

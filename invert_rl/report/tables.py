@@ -59,13 +59,13 @@ def verb_table(samples: Sequence[Sample]) -> list[VerbRow]:
         columns: dict[str, Change] = {}
         for task in tasks:
             of_task = [sample for sample in mine if sample.task == task]
-            if task == "tvg":
+            if TASKS[task].names_spans:
                 columns["mIoU"] = Change(*(_mean(_values(of_task, when)) for when in ("before", "after")))
                 columns["R1@0.5"] = Change(
                     *(_mean([float(v >= 0.5) for v in _values(of_task, when)]) for when in ("before", "after"))
                 )
             else:
-                columns[task.upper()] = Change(*(_mean(_values(of_task, when)) for when in ("before", "after")))
+                columns[TASKS[task].label] = Change(*(_mean(_values(of_task, when)) for when in ("before", "after")))
         table.append(VerbRow(verb, len({sample.id for sample in mine}), columns))
     return sorted(table, key=lambda row: (-row.rows, row.verb))
 
@@ -110,7 +110,8 @@ def confusions(samples: Sequence[Sample]) -> Confusions:
 def _verb_pairs(samples: Sequence[Sample], when: str) -> Iterable[tuple[str, str]]:
     for sample in samples:
         answer = _answer(sample, when)
-        if sample.task in ("vc", "ar") and answer and len(sample.verbs) == 1 and len(answer.verbs) == 1:
+        words = TASKS[sample.task].needs_verbs and not TASKS[sample.task].names_spans
+        if words and answer and len(sample.verbs) == 1 and len(answer.verbs) == 1:
             yield sample.verbs[0], answer.verbs[0]
 
 
@@ -127,7 +128,7 @@ def step_times(log: Sequence[Mapping[str, float]]) -> tuple[list[str], dict[str,
         tasks = [task for task in TASKS if f"{task}/reward" in record]
         if len(tasks) == 1:
             by_task[tasks[0]].append(record)
-    groups = {task.upper(): by_task[task] for task in TASKS if by_task[task]}
+    groups = {TASKS[task].label: by_task[task] for task in TASKS if by_task[task]}
     table = {}
     for name, records in {**groups, "all tasks": list(log)}.items():
         means = {part: _mean([record[part] for record in records if part in record], 1) for part in parts}

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from trl import SFTConfig
 
 from invert_rl.schedule import TaskSchedule
+from invert_rl.tasks.settings import TaskFields
 from invert_rl.video.config import FrameFields
 
 
 @dataclass
-class InvertSFTConfig(FrameFields, SFTConfig):
+class InvertSFTConfig(TaskFields, FrameFields, SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
     output_dir: str = field(
@@ -40,7 +41,6 @@ class InvertSFTConfig(FrameFields, SFTConfig):
     loosen_from: int = field(
         default=0, metadata={"help": "Toy world only: first step with loosened spans; those before are exact."}
     )
-    verb_pipeline: str | None = field(default=None, metadata={"help": "spaCy pipeline that finds the verbs."})
     frame_store: str | None = field(
         default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}
     )

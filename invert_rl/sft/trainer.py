@@ -21,7 +21,7 @@ from invert_rl.precision import keep_trained_in_float32, without_autocast_in_flo
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
-from invert_rl.tasks import video_of
+from invert_rl.tasks import Preset, video_of
 from invert_rl.video.errors import VideoError
 from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.quarantine import Quarantine
@@ -48,11 +48,12 @@ class AnswerCollator:
         clips: Prefetcher,
         target: Target,
         quarantine: Quarantine,
+        chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self.data = data
         self.schedule = schedule
         self.tokenizer = processor.tokenizer
-        self.encoder = PromptEncoder(processor)
+        self.encoder = PromptEncoder(processor, chat_template_kwargs)
         self.clips = clips
         self.target = target
         self.quarantine = quarantine
@@ -104,9 +105,9 @@ class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
 
     Args:
         model: from `invert_rl.models.load_model`.
-        rows: one-window rows.
-        target: the answer to teach for a draw.
-        args, processing_class, store, quarantine: as for `InvertGRPOTrainer`.
+        rows: the data.
+        target: the completion to teach for a draw of a row.
+        args, processing_class, store, quarantine, preset: as for `InvertGRPOTrainer`.
     """
 
     def __init__(
@@ -120,15 +121,18 @@ class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
         quarantine: Quarantine | None = None,
         peft_config: PeftConfig | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        preset: Preset | None = None,
     ) -> None:
-        data = TaskDataset(rows, args.tasks)
+        self.preset = args.preset() if preset is None else preset
+        data = TaskDataset(rows, {name: self.preset.tasks[name] for name in args.schedule().possible})
         if peft_config is None and not isinstance(model, PeftModel):
             without_autocast_in_float32(model, args)
         self.schedule = args.schedule()
         self.store = store
         self.quarantine = Quarantine() if quarantine is None else quarantine
         self.clips = Prefetcher(store, args.dataloader_num_workers)
-        collator = AnswerCollator(data, self.schedule, processing_class, self.clips, target, self.quarantine)
+        kwargs = self.preset.chat_template_kwargs
+        collator = AnswerCollator(data, self.schedule, processing_class, self.clips, target, self.quarantine, kwargs)
         super().__init__(
             model=model,
             args=args,

@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerBase, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from invert_rl.tasks import TASKS
+from invert_rl.tasks import DEFAULT_TASKS, TASKS
 from invert_rl.toy.queries import COLOURS, OBJECTS, VERBS, all_bodies
 
 SPECIAL_TOKENS = (
@@ -92,7 +92,7 @@ def build_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
 def toy_texts() -> list[str]:
     """What the toy tokenizer is trained on: the tasks' prompts, the chat's words every wording of a query."""
     texts = ["system\n", "user\n", "assistant\n", "You are a helpful assistant.", "0123456789. to"] * 64
-    for task in TASKS.values():
+    for task in (TASKS[name] for name in DEFAULT_TASKS):
         # A tag always is a token of its own, so what stands around it is learned as separate texts.
         for piece in re.split("|".join(TAGS), task.prompt.format(query="", masked_query="the person [] the box")):
             texts += [piece] * 64

@@ -12,6 +12,7 @@ from data_prep.rows import Row
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.grpo.trainer import InvertGRPOTrainer
+from invert_rl.tasks import load_preset
 
 ROWS = [Row(f"r{n}", "v.mp4", 10.0, "q", ((0.0, 5.0),)) for n in range(2)]
 
@@ -41,7 +42,7 @@ def test_adopted_answers_give_the_metrics_without_a_model(tmp_path):
     run = tmp_path / "run"
     adopt_samples(str(source), str(run), ROWS)
     trainer: InvertGRPOTrainer = NoModel(run)  # type: ignore[assignment]
-    assert evaluate_once("before", trainer, ROWS, None, reuse=True)["mIoU"] == 100.0
+    assert evaluate_once("before", trainer, ROWS, load_preset("think"), {}, reuse=True)["mIoU"] == 100.0
     assert (run / "samples_before.jsonl").is_file()
 
 

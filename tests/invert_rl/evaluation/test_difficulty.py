@@ -26,7 +26,14 @@ def rater(world, tiny_qwen2_5) -> Rater:
     processor = load_processor(tiny_qwen2_5)
     settings = FrameSettings(min_pixels=3136, max_pixels=6272, image_patch_size=processor.video_processor.patch_size)
     store = FrameStore(world / "videos", settings)
-    return Rater(load_model(tiny_qwen2_5), processor, Prefetcher(store, 0), None, generations=3, max_new_tokens=4)
+    return Rater(
+        load_model(tiny_qwen2_5),
+        processor,
+        Prefetcher(store, 0),
+        {"tvg": {"format": 1, "iou": 1}},
+        generations=3,
+        max_new_tokens=4,
+    )
 
 
 def test_answers_do_not_depend_on_the_batch(rater, rows, monkeypatch):
@@ -90,7 +97,7 @@ def test_ranks_share_the_rows(tmp_path, rows):
 def test_ratings_become_columns():
     rows = [Row(name, "v.mp4", 9.0, "q", ((0.0, 1.0),), meta={"old": 1}) for name in ("a", "b")]
     ratings = {("tvg", "a"): [0.2, 0.5, 0.8, 0.1], ("vc", "a"): [1.0, 0.0], ("tvg", "b"): []}
-    first, second = with_ratings(rows, ratings, threshold=0.5)
+    first, second = with_ratings(rows, ratings, 0.5, ("tvg", "vc"))
     assert first.meta["mean_reward"] == {"tvg": 0.4, "vc": 0.5}
     assert first.meta["solve_rate"] == {"tvg": 0.5, "vc": 0.5}
     assert second.meta["mean_reward"] == second.meta["solve_rate"] == {}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from invert_rl.evaluation import command as evaluate
-from invert_rl.evaluation.presets import preset_names
 from invert_rl.report import command as report
+from invert_rl.tasks import preset_names
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^(?:invert-rl|accelerate launch -m invert_rl.cli) (.*)$", TEXT, flags=re.MULTILINE)

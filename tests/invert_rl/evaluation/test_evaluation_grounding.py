@@ -11,7 +11,7 @@ from data_prep.rows import Row
 from invert_rl.evaluation.grounding import best_ious, grounding_metrics, ranked_ious
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.qvhighlights import average_precision
-from invert_rl.evaluation.scoring import counts_of, metrics_of, moments_of, per_window_metrics, score_verbs
+from invert_rl.evaluation.scoring import counts_of, metrics_of, moments_of, per_window_metrics, score_answers
 from rewards.iou import interval_iou
 from rewards.pipelines import load_pipeline
 
@@ -119,7 +119,7 @@ def test_verb_accuracies_over_rows_with_verbs() -> None:
         Prediction("b", "ar", text="<answer>closes</answer>"),
         Prediction("c#0", "ar", text="<answer>opened</answer>"),
     ]
-    score_verbs(predictions, rows, load_pipeline())
+    score_answers(predictions, rows, options={"pipeline": load_pipeline()})
     assert [p.score for p in predictions] == [1.0, 0.0, 1.0]
     metrics = metrics_of(predictions, rows)
     assert metrics["AR"] == pytest.approx(50)  # a, b, c#0 and the missing c#1; d has no verb

@@ -11,9 +11,8 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.cli import main
-from invert_rl.evaluation.presets import load_preset, preset_names
 from invert_rl.evaluation.protocol import differences, model_sha256, protocol_id, protocol_line
-from invert_rl.tasks import TASKS, prompt_text
+from invert_rl.tasks import TASKS, load_preset, preset_names
 
 ROW = Row("a", "a.mp4", 10.0, "A person opens the Door.", ((1.0, 2.0),), meta={"masked_query": "A person [] the door."})
 PROTOCOL = {
@@ -53,9 +52,9 @@ def test_every_preset_fills_its_prompts() -> None:
         preset = load_preset(name)
         hashes.add(preset.sha256)
         for task in preset.tasks.values():
-            text = prompt_text(task, ROW)
+            text = task.text(ROW)
             assert "{" not in text
-            assert ("a person opens the door" in text) == (task.name == "tvg")
+            assert ("a person opens the door" in text) == (task.name in ("tvg", "refuse"))
             assert ("a person [] the door" in text) == (task.name == "vc")
     assert len(hashes) == len(preset_names())
 
@@ -63,15 +62,17 @@ def test_every_preset_fills_its_prompts() -> None:
 def test_own_preset_and_its_mistakes(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"about": "mine", "tvg": "When does {query} happen? {{}}"}))
-    assert prompt_text(load_preset(str(path)).tasks["tvg"], ROW) == "When does a person opens the door happen? {}"
+    assert load_preset(str(path)).tasks["tvg"].text(ROW) == "When does a person opens the door happen? {}"
     with pytest.raises(DataError, match="no prompt for ar"):
         load_preset(str(path), ["tvg", "ar"])
-    with pytest.raises(DataError, match="no prompt preset 'thinking'; there are lmms_eval, no_think, think"):
+    with pytest.raises(
+        DataError, match="no prompt preset 'thinking'; there are lmms_eval, no_think, spans_json"
+    ):
         load_preset("thinking")
     for content, message in (
         ({"tvg": "{event}"}, r"holds \{event\}"),
         ({"tvg": "{query"}, "cannot be filled"),
-        ({"sing": "la"}, "'sing' must be one of"),
+        ({"sing": "la"}, "'sing' is neither a task"),
     ):
         path.write_text(json.dumps(content))
         with pytest.raises(DataError, match=message):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_prep.rows import Row, read_rows
 from invert_rl.evaluation.predictions import Prediction, write_predictions
-from invert_rl.evaluation.scoring import metrics_of, score_verbs
-from invert_rl.tasks import TASKS
+from invert_rl.evaluation.scoring import metrics_of, score_answers
+from invert_rl.tasks import DEFAULT_TASKS
 from rewards.pipelines import load_pipeline
 
 
@@ -21,8 +21,8 @@ def make_run(folder: Path, data: Path, videos: Path, seed: int = 0, steps: int =
     pipeline = load_pipeline()
     summary: dict = {}
     for name, skill in (("before", 0.2), ("after", 0.8)):
-        predictions = [answer(task, row, rows, skill, rng) for task in TASKS for row in rows]
-        score_verbs(predictions, rows, pipeline)
+        predictions = [answer(task, row, rows, skill, rng) for task in DEFAULT_TASKS for row in rows]
+        score_answers(predictions, rows, options={"pipeline": pipeline})
         write_predictions(predictions, folder / f"samples_{name}.jsonl")
         summary[name] = metrics_of(predictions, rows)
     summary |= {"seconds": 12.0, "settings": {"eval_data": str(data), "video_root": str(videos), "seed": seed}}
@@ -61,13 +61,13 @@ def log_record(step: int, steps: int, rng: random.Random) -> dict[str, float]:
     """One line of the log, of one task."""
     task = "tvg" if rng.random() < 0.7 else rng.choice(["vc", "ar", "vd"])
     reward = 0.4 + 0.5 * step / steps + rng.uniform(-0.1, 0.1)
-    part = "iou_reward" if task == "tvg" else f"{task}_reward"
+    part = "iou" if task == "tvg" else task
     return {
         "step": step,
         "loss": rng.uniform(-0.01, 0.01),
         "reward": reward,
         f"{task}/reward": reward,
-        f"{task}/format_reward": 0.3,
+        f"{task}/format": 0.3,
         f"{task}/{part}": reward - 0.3,
         f"{task}/valid_answers": 1.0,
         "kl": 0.001 * step,

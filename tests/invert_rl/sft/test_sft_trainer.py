@@ -15,8 +15,8 @@ from data_prep.rows import Row
 from invert_rl.models import load_model, load_processor
 from invert_rl.schedule import Draw
 from invert_rl.sft.config import InvertSFTConfig
-from invert_rl.sft.targets import target_text
 from invert_rl.sft.trainer import IGNORED, InvertSFTTrainer
+from invert_rl.tasks import TASKS
 from invert_rl.video.store import FrameStore
 from tests.invert_rl.tiny_run import SHORT_RUN
 
@@ -43,7 +43,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         return InvertSFTTrainer(
             model=load_model(checkpoint, dtype=dtype),
             rows=data,
-            target=lambda draw, row: target_text(draw.task, row),
+            target=lambda draw, row: TASKS[draw.task].target(row),
             args=args,
             processing_class=processor,
             store=FrameStore(world / "videos", args.frame_settings(processor.video_processor.patch_size)),
@@ -85,7 +85,7 @@ def test_the_loss_is_that_of_the_answer_under_the_video(make_trainer, tiny_qwen2
         taught = ids[labels != IGNORED]
         assert torch.equal(taught, labels[labels != IGNORED])
         text = tokenizer.decode(taught, skip_special_tokens=False)
-        assert text == target_text("tvg", rows[draw.row]) + "<|im_end|>"
+        assert text == TASKS["tvg"].target(rows[draw.row]) + "<|im_end|>"
     model = trainer.model.eval()
     with torch.no_grad():
         loss = trainer.compute_loss(model, {name: value.clone() for name, value in batch.items()})

@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.tasks import TASKS
+from invert_rl.tasks import DEFAULT_TASKS
 from invert_rl.toy.answers import loose_window, target_text
 from rewards.errors import RewardError
 from rewards.format import format_reward
@@ -51,8 +51,8 @@ def test_texts():
 
 
 def test_exact_answers_earn_every_reward():
-    texts = [target_text(task, ROW, rng()) for task in TASKS]
-    assert format_reward(texts, task=list(TASKS)) == [1.0] * 4
+    texts = [target_text(task, ROW, rng()) for task in DEFAULT_TASKS]
+    assert format_reward(texts, task=list(DEFAULT_TASKS)) == [1.0] * 4
     assert iou_reward(texts[:1], task=["tvg"], windows=[[[3.25, 5.75]]]) == [1.0]
     try:
         load_pipeline()

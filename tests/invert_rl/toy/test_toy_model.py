@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokeniz
 from transformers.video_utils import VideoMetadata
 
 from data_prep.rows import Row, read_rows
-from invert_rl.tasks import TASKS, get_task, messages
+from invert_rl.tasks import DEFAULT_TASKS, get_task, messages
 from invert_rl.toy.answers import target_text
 from invert_rl.toy.make import make_world
 from invert_rl.toy.queries import VERBS, all_bodies
@@ -174,7 +174,7 @@ def test_weights_depend_on_the_seed_alone(tokenizer):
 
 def test_answers_are_short_and_survive_the_tokenizer(tokenizer, clip):
     row = clip[0]
-    for task in TASKS:
+    for task in DEFAULT_TASKS:
         answer = target_text(task, row, np.random.default_rng(0))
         ids = tokenizer(answer).input_ids
         assert tokenizer.decode(ids, skip_special_tokens=True) == answer

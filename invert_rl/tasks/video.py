@@ -1,0 +1,26 @@
+"""The chat of a task: the video as a light reference, and the text (plain data, no pixels)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from invert_rl.video.ref import VideoRef
+
+if TYPE_CHECKING:
+    from data_prep.rows import Row
+    from invert_rl.tasks.base import Task
+
+
+def messages(task: Task, row: Row) -> list[dict[str, Any]]:
+    """The chat of ``task`` for ``row``, video first unless the task's preset puts the text first."""
+    content = [{"type": "video", "video": asdict(task.video(row))}, {"type": "text", "text": task.text(row)}]
+    chat = [{"role": "user", "content": content if task.video_first else content[::-1]}]
+    if task.system:
+        chat.insert(0, {"role": "system", "content": [{"type": "text", "text": task.system}]})
+    return chat
+
+
+def video_of(chat: list[dict[str, Any]]) -> VideoRef:
+    """The video reference that `messages` put into a chat."""
+    return next(VideoRef(**part["video"]) for part in chat[-1]["content"] if part["type"] == "video")
