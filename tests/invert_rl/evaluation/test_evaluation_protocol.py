@@ -65,9 +65,7 @@ def test_own_preset_and_its_mistakes(tmp_path: Path) -> None:
     assert load_preset(str(path)).tasks["tvg"].text(ROW) == "When does a person opens the door happen? {}"
     with pytest.raises(DataError, match="no prompt for ar"):
         load_preset(str(path), ["tvg", "ar"])
-    with pytest.raises(
-        DataError, match="no prompt preset 'thinking'; there are lmms_eval, no_think, spans_json"
-    ):
+    with pytest.raises(DataError, match="no prompt preset 'thinking'; there are lmms_eval, no_think, spans_json"):
         load_preset("thinking")
     for content, message in (
         ({"tvg": "{event}"}, r"holds \{event\}"),
