@@ -18,6 +18,7 @@ from invert_rl.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
+from invert_rl.tasks import TASKS
 
 ROWS = [Row(f"r{n}", f"v{n}.mp4", 60.0, "a person opens the door", ((10.0, 20.0),), meta={"qid": n}) for n in range(6)]
 
@@ -113,7 +114,7 @@ def test_answers_are_read_as_the_rewards_do() -> None:
         ("<answer>3</answer>", []),
     ):
         prediction = Prediction("r0", "tvg")
-        read_answer(prediction, text)
+        read_answer(prediction, text, TASKS["tvg"], ROWS[0])
         assert (prediction.windows, prediction.status) == (windows, "ok" if windows else "unparsable")
 
 

@@ -77,7 +77,7 @@ def test_two_steps_of_each_family(make_trainer, tiny_checkpoint, lora):
 
 def test_the_loss_is_that_of_the_answer_under_the_video(make_trainer, tiny_qwen2_5, rows):
     """Against a forward and a cross-entropy by hand, row by row; without the video it is another."""
-    trainer = make_trainer(tiny_qwen2_5)
+    trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"], tvg_probability=1.0)
     draws = [Draw("tvg", 0, 0, 0), Draw("tvg", 1, 0, 1)]
     batch = trainer.data_collator([trainer.train_dataset[draw] for draw in draws])
     tokenizer = trainer.processing_class.tokenizer
