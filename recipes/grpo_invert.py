@@ -43,6 +43,7 @@ from invert_rl.runs import (
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import DEFAULT_TASKS
 from invert_rl.tasks.options import pipeline_for
+from invert_rl.tasks.rewards import reward_weights
 from invert_rl.toy.default import GRPO_SEED, start_checkpoint, toy_world
 from invert_rl.video.blank import BlankFrameStore
 from invert_rl.video.quarantine import Quarantine
@@ -57,6 +58,9 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
     check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
 
+    preset = args.preset()
+    weights = reward_weights(args.rewards, preset.only(args.tasks).tasks)
+
     # data: rows with their verbs, and the videos they name
     if args.train_data is None:
         world = toy_world(GRPO_SEED, args.toy_train_clips, args.toy_test_clips)
@@ -67,7 +71,6 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         )
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
-    preset = args.preset()
     evaluated = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks]))
     pipeline = pipeline_for(evaluated.tasks if args.eval_data else args.tasks, args.verb_pipeline)
     rows = read_rows(args.train_data)
@@ -84,7 +87,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         difficulty = (args.difficulty_range, args.difficulty_outside, args.difficulty_measure)
         rows, rated = weigh_by_difficulty(rows, args.tasks, *difficulty)
 
-    rewards = reward_functions(args, preset, pipeline, rows)
+    rewards = reward_functions(args, preset, weights, pipeline, rows)
 
     # model
     name = model_args.model_name_or_path or start_checkpoint()

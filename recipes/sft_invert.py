@@ -55,6 +55,8 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
     check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
 
+    preset = args.preset()
+
     # data: rows with their verbs, and the answer to teach for each
     toy = args.train_data is None
     if toy:
@@ -63,7 +65,6 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline)
-    preset = args.preset()
     rows = read_rows(args.train_data)
     rows = annotate_missing(split_windows(rows) if args.windows == "split" else rows, pipeline)
     test_rows = annotate_missing(read_rows(args.eval_data), pipeline) if args.eval_data else []

@@ -8,22 +8,25 @@ from typing import Any, TypeAlias
 from data_prep.rows import Row
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.tasks import Preset
-from invert_rl.tasks.rewards import TaskReward, reward_weights, task_rewards, try_rewards
+from invert_rl.tasks.rewards import RewardWeights, TaskReward, task_rewards, try_rewards
 from rewards.pipelines import VerbPipeline
 
 Reward: TypeAlias = Callable[..., Sequence[float | None]]
 
 
 def reward_functions(
-    args: InvertGRPOConfig, preset: Preset, pipeline: VerbPipeline | None, rows: Sequence[Row] = ()
+    args: InvertGRPOConfig,
+    preset: Preset,
+    weights: RewardWeights,
+    pipeline: VerbPipeline | None,
+    rows: Sequence[Row] = (),
 ) -> list[TaskReward]:
-    """Reward functions of the chosen tasks, with their weights; each is tried on one of ``rows``.
+    """Reward functions of the chosen tasks, by ``weights``; each is tried on one of ``rows``.
 
-    ``pipeline`` finds the verbs; None if no task needs them. Raises `DataError` for settings that name no rewards and
-    for a reward that raises or returns something else than a number or None for each completion.
+    ``pipeline`` finds the verbs; None if no task needs them. Raises `DataError` for a reward that raises or returns
+    something else than a number or None for each completion.
     """
-    tasks = {name: preset.tasks[name] for name in args.tasks}
-    weights = reward_weights(args.rewards, tasks)
+    tasks = preset.only(args.tasks).tasks
     options: dict[str, Any] = args.verb_options(pipeline, args.verb_reward)
     try_rewards(weights, tasks, rows, options)
     return task_rewards(weights, options)
