@@ -24,6 +24,7 @@ from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.curriculum import weigh_by_difficulty
+from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rewards import reward_functions
@@ -131,6 +132,9 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=known)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(args.output_dir) / "model"))
+    if trainer.accelerator.is_main_process:
+        described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
+        describe_model(Path(args.output_dir) / "model", **described, trained_positions=args.trained_positions)
     after = evaluate_once("after", trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:

@@ -22,6 +22,7 @@ from trl import ModelConfig, get_peft_config
 from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows
 from data_prep.verbs import annotate_missing
+from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import evaluate_once
 from invert_rl.models import load_model, load_processor
 from invert_rl.resume import resume_point
@@ -115,6 +116,9 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
         save_checkpoint(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "model")
     elif not toy:
         trainer.save_model(str(folder / "model"))
+    if trainer.accelerator.is_main_process:
+        described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
+        describe_model(folder / "model", **described, trained_positions=args.trained_positions)
     after = evaluate_once("after", trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:

@@ -13,6 +13,7 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.rows import Row, split_windows
 from data_prep.verbs import annotate_verbs
+from invert_rl.described import description_of
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
 from invert_rl.evaluation.grounding import THRESHOLDS
 from invert_rl.evaluation.predictions import (
@@ -32,7 +33,13 @@ from invert_rl.evaluation.scoring import (
     score_answers,
 )
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task, load_preset
-from invert_rl.tasks.options import add_task_arguments, add_verb_arguments, pipeline_for, verb_options
+from invert_rl.tasks.options import (
+    add_task_arguments,
+    add_verb_arguments,
+    complete_task_arguments,
+    pipeline_for,
+    verb_options,
+)
 
 WINDOWS = {
     "split": "one row per window",
@@ -107,6 +114,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the result; 0 on success. Raises `DataError` or `RewardError` for bad input."""
+    complete_task_arguments(args)
     rows = read_evaluation_rows(args.data)
     sha256 = file_sha256(args.data)
     names = set(args.tasks)
@@ -192,7 +200,7 @@ def evaluation_result(
 
 
 def frame_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Frame settings: those given, else those of the run whose ``model`` folder is evaluated, else the paper's."""
+    """Frame settings: those given, else what the model says of itself, else those of its run, else the paper's."""
     from invert_rl.video.settings import FrameSettings
 
     settings = {}
@@ -201,7 +209,10 @@ def frame_options(args: argparse.Namespace) -> dict[str, Any]:
             assert field.default is not MISSING
             settings[field.name] = field.default
     summary = Path(args.model).parent / "summary.json"
-    if Path(args.model).is_dir() and summary.is_file():
+    described = description_of(args.model).get("frames", {})
+    if described:
+        settings |= {name: described[name] for name in FRAME_FIELDS if name in described}
+    elif Path(args.model).is_dir() and summary.is_file():
         try:
             trained = json.loads(summary.read_text(encoding="utf-8")).get("settings", {})
         except json.JSONDecodeError as error:

@@ -15,7 +15,13 @@ from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.command import FRAME_FIELDS, frame_options
 from invert_rl.evaluation.data import file_sha256
 from invert_rl.tasks import DEFAULT_TASKS, TASKS, load_preset
-from invert_rl.tasks.options import add_task_arguments, add_verb_arguments, pipeline_for, verb_options
+from invert_rl.tasks.options import (
+    add_task_arguments,
+    add_verb_arguments,
+    complete_task_arguments,
+    pipeline_for,
+    verb_options,
+)
 from invert_rl.tasks.rewards import reward_weights
 
 
@@ -80,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from invert_rl.video.store import FrameStore
 
     state = PartialState(cpu=args.cpu)
+    complete_task_arguments(args, windows="split")
     preset = load_preset(args.prompt, args.tasks, args.windows)
     weights = reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks})
     rows = read_rows(args.data)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from invert_rl.tasks.base import WINDOW_MODES
+from invert_rl.described import FILE, description_of
+from invert_rl.tasks.base import WINDOW_MODES, WindowMode
 from invert_rl.tasks.presets import DEFAULT_PRESET
 from invert_rl.tasks.registry import TASKS
 from rewards.pipelines import VerbPipeline, load_pipeline
@@ -19,14 +21,23 @@ def add_task_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup
         "--plugins", nargs="+", default=[], metavar="P", help="files or modules that register tasks and rewards"
     )
     parser.add_argument(
-        "--prompt", default=DEFAULT_PRESET, metavar="NAME", help="preset or a .json file; default: %(default)s"
+        "--prompt", metavar="NAME", help=f"preset or a .json file; default: the model's own, else {DEFAULT_PRESET}"
     )
     parser.add_argument(
         "--windows",
         choices=WINDOW_MODES,
-        default=windows,
-        help="queries with several windows: one row per window, any one of them, or all of them; default: %(default)s",
+        help="queries with several windows: one row per window, any one of them, or all of them; default: all if the "
+        f"model was trained so, else {windows}",
     )
+
+
+def complete_task_arguments(args: argparse.Namespace, windows: WindowMode = "any") -> None:
+    """Set ``prompt`` and ``windows`` where they are not given: as ``args.model`` was trained, else the defaults."""
+    described = description_of(args.model) if getattr(args, "model", None) else {}
+    if args.prompt is None:
+        args.prompt = str(Path(args.model) / FILE) if "prompt" in described else DEFAULT_PRESET
+    if args.windows is None:
+        args.windows = "all" if described.get("windows") == "all" else windows
 
 
 def add_verb_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.files import read_json
+from invert_rl.described import FILE as DESCRIPTION
 from invert_rl.tasks.base import ANSWER, BARE, BUILT_IN, SPANS, TEXT, THINK, WINDOW_MODES, Task, WindowMode
 
 FOLDER = Path(__file__).parent / "prompts"
@@ -55,6 +56,8 @@ class Preset:
 
     sha256: str
     """Hash of everything that a model is asked with, 16 hexadecimal digits."""
+    content: dict[str, Any]
+    """The file's, for a model that says itself how it was trained (`invert_rl.described`)."""
 
     def only(self, names: Iterable[str]) -> Preset:
         """The preset with those of the tasks that it words."""
@@ -63,6 +66,10 @@ class Preset:
     def identity(self) -> dict[str, str]:
         """Name and hash, for protocols and summaries."""
         return {"name": self.name, "sha256": self.sha256}
+
+    def description(self) -> dict[str, Any]:
+        """Name, hash and content, for ``invert_rl.json``."""
+        return {**self.identity(), "content": self.content}
 
 
 @functools.cache
@@ -99,6 +106,9 @@ def load_preset(
     if windows not in WINDOW_MODES:
         raise DataError(f"windows {windows!r} is unknown; use {', '.join(WINDOW_MODES)}")
     content = read_json(path)
+    title = path.stem
+    if isinstance(content, dict) and path.name == DESCRIPTION:  # of a saved model, which holds its preset
+        title, content = content["prompt"]["name"], content["prompt"]["content"]
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected an object with a prompt for each task, found {type(content).__name__}")
     for key in content:
@@ -125,7 +135,7 @@ def load_preset(
     asked_with: list[Any] = [[name, tasks[name].prompt, tasks[name].answer_format] for name in hashed]
     asked_with += [options["video"], options["system"], kwargs]
     digest = sha256(json.dumps(asked_with, sort_keys=True).encode()).hexdigest()[:16]
-    return Preset(path.stem, tasks, kwargs, digest)
+    return Preset(title, tasks, kwargs, digest, {**content, "chat_template_kwargs": kwargs})
 
 
 def _options(content: dict[str, Any], path: Path) -> dict[str, Any]:

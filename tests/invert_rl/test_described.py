@@ -1,0 +1,48 @@
+"""A model folder that is moved is asked as it was trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from data_prep.errors import DataError
+from data_prep.rows import read_rows, write_rows
+from invert_rl.cli import main
+from invert_rl.described import describe_model, description_of
+from invert_rl.tasks import load_preset
+
+
+def test_frames_prompt_and_windows_go_with_the_folder(tmp_path, world, tiny_qwen2_5, capsys):
+    data = tmp_path / "test.jsonl"
+    write_rows(read_rows(world / "train.jsonl")[:2], data)
+    own = tmp_path / "mine.json"
+    own.write_text('{"layout": "bare", "tvg": {"prompt": "All moments of {query}?", "kind": "spans"}}')
+    model = tmp_path / "moved" / "model"
+    shutil.copytree(tiny_qwen2_5, model)
+    preset = load_preset(str(own), ["tvg"], "all")
+    frames = {"fps": 1.0, "min_pixels": 3136, "max_pixels": 6272, "image_patch_size": 14}
+    describe_model(model, frames=frames, windows="all", prompt=preset.description())
+    own.unlink()
+    command = ["evaluate", "--model", str(model), "--data", str(data), "--videos", str(world / "videos"), "--cpu"]
+    command += ["--output", str(tmp_path / "p.jsonl"), "--max-new-tokens", "3", "--json"]
+    assert main(command) == 0
+    protocol = json.loads(capsys.readouterr().out)["protocol"]
+    assert protocol["prompt"] == preset.identity() == {"name": "mine", "sha256": preset.sha256}
+    assert protocol["frames"]["fps"] == 1.0
+    assert protocol["frames"]["max_pixels"] == 6272
+    assert protocol["scoring"]["windows"] == "set IoU of all windows"
+    said = [*command, "--prompt", "think", "--windows", "any", "--fps", "2", "--output", str(tmp_path / "q.jsonl")]
+    assert main(said) == 0
+    protocol = json.loads(capsys.readouterr().out)["protocol"]
+    assert (protocol["prompt"]["name"], protocol["frames"]["fps"]) == ("think", 2.0)
+
+
+def test_folders_without_or_with_a_damaged_description(tmp_path: Path):
+    assert description_of(str(tmp_path)) == {}
+    assert description_of("some/hub-id") == {}
+    (tmp_path / "invert_rl.json").write_text("[1]")
+    with pytest.raises(DataError, match="expected an object, found list"):
+        description_of(str(tmp_path))
