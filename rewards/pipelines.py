@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewards.errors import RewardError
+from rewards.plain_text import LONGEST_WORD, plain_text
 from rewards.training.captions import lone_verbs, read_words
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ PARTICLES = frozenset({"down", "off", "out", "up"})
 LIST_WORDS = 4
 """As many words that all can be verbs are a list of verbs and no sentence."""
 
+MAX_WORDS = 400
+"""A text with more words, which takes about 20 ms, is no description of an event and holds no verb."""
+
 MASK = "[]"
 """What stands for a masked verb in a query: "Person [] the door" (paper, section 2.2)."""
 
-_MARKUP = re.compile(r"<[^<>]{1,40}>|\\(?:boxed|text|textbf)\b|[<>\[\]{}()\"“”*`_=|\\#~^]")
-
 _JOINT = re.compile(r"[^\w\s:-]|\d|(?:^|\s)-+(?=\s|$)|\b(?:and|or|then)\b")
-_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class VerbPipeline:
@@ -54,18 +55,20 @@ class VerbPipeline:
     def verbs(self, texts: Iterable[str]) -> list[list[str]]:
         """The distinct verb lemmas of each text, in the order in which they first occur.
 
-        Markup (tags, brackets, quotes, JSON) is read as white space, and CamelCase as separate words. Without a
+        Texts are read as `rewards.plain_text` gives them; one of more than `MAX_WORDS` words holds none. Without a
         sentence a tagger can only guess: a word that stands alone is a verb if it can be one, and so are single
         words joined by punctuation, "and" or "or", and `LIST_WORDS` or more words, where every one can be a verb.
         So is a gerund before one or two words in which no other verb is found.
         """
-        plain = (_CAMEL.sub(" ", _MARKUP.sub(" ", text)) for text in texts)
-        return [
-            _listed_verbs(doc.text)
+        plain = [text if text.count(" ") < MAX_WORDS else "" for text in map(plain_text, texts)]
+        distinct = list(dict.fromkeys(plain))
+        found = {
+            text: _listed_verbs(doc.text)
             or list(dict.fromkeys(map(self._lemma, _verb_tokens(doc))))
             or _leading_gerund(doc.text)
-            for doc in self._docs(plain)
-        ]
+            for text, doc in zip(distinct, self._docs(distinct), strict=True)
+        }
+        return [list(found[text]) for text in plain]
 
     def mask(self, texts: Iterable[str]) -> list[tuple[str, list[str]]]:
         """Each query with every verb replaced by ``[]``, and the distinct lemmas of the verbs in order.
@@ -164,4 +167,10 @@ def _leading_gerund(text: str) -> list[str]:
 
 
 def _verb_tokens(doc: Doc) -> list[Token]:
-    return [token for token in doc if token.pos_ == "VERB" and token.lower_ not in PARTICLES]
+    return [token for token in doc if token.pos_ == "VERB" and _can_be_verb(token)]
+
+
+def _can_be_verb(token: Token) -> bool:
+    """Whether a token is a word at all; a tagger guesses at emoji and at what is no word, too."""
+    text = token.text
+    return text[0].isalpha() and len(text) < LONGEST_WORD and token.lower_ not in PARTICLES

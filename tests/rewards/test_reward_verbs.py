@@ -9,9 +9,11 @@ import pytest
 
 from rewards.answers import answer_or_bare_text
 from rewards.errors import RewardError
+from rewards.ignored_verbs import ASPECTUAL_VERBS
 from rewards.pipelines import VerbPipeline, load_pipeline
 from rewards.verbs import (
     EXTRA_VERBS,
+    FREE_VERBS,
     MAX_ANSWER_CHARS,
     MAX_AR_WORDS,
     ar_reward,
@@ -20,6 +22,7 @@ from rewards.verbs import (
     vc_score,
     vd_reward,
     vd_score,
+    verb_settings,
     with_options,
 )
 
@@ -94,10 +97,15 @@ def test_video_description_equation_and_guard():
     assert vd_score({"laugh"}, {"jump"}, words=6) == 0
     assert vd_score({"jump"}, {"jump", "laugh"}, words=6) == 0
     assert vd_score({"jump"}, {"jump", "laugh"}, words=6, verb_match="any") == 1
-    many = {"jump", *(f"verb{i}" for i in range(EXTRA_VERBS))}
-    assert vd_score(many, {"jump"}, words=100) == 1
-    assert vd_score(many | {"one more"}, {"jump"}, words=100) == 0
+    many = {"jump", *(f"verb{i}" for i in range(EXTRA_VERBS + FREE_VERBS))}
+    assert vd_score({"jump", *(f"verb{i}" for i in range(FREE_VERBS))}, {"jump"}, words=100) == 1
+    assert vd_score(many, {"jump"}, words=100) == 0.5
+    assert vd_score(many, many, words=100) == 1
+    assert vd_score(many, {"jump", "verb0"}, words=100) == pytest.approx(5 / 9)
+    assert vd_score(many, {"jump", "other"}, words=100, verb_match="any") == 0.5
+    assert vd_score(many, {"jump"}, words=100, guard="none") == 1
     assert vd_score({"jump", "run", "sit"}, {"jump"}, words=5) == 0
+    assert vd_score({"jump", "run", "sit"}, {"jump"}, words=5, guard="none") == 1
     assert vd_score({"jump"}, {"jump"}, words=1) == 1
 
 
@@ -106,6 +114,7 @@ def test_examples_of_the_paper():
     assert reward("vc", "Person opens the door", ["close"]) == 0.0
     assert reward("ar", "walk", ["walk", "laugh"]) == 1.0
     assert reward("vd", "A person jumps and laughs", ["jump"]) == 1.0
+    assert reward("vd", "A person jumps, laughs and then sits down", ["jump"]) == pytest.approx(5 / 6)
 
 
 def test_tenses_of_a_verb_are_equal():
@@ -135,6 +144,16 @@ def test_unknown_options_are_errors():
         vc_reward([], task=[], verbs=[], verb_match="most")
     with pytest.raises(RewardError, match="verb_score 'soft'"):
         ar_reward([], task=[], verbs=[], verb_score="soft")
+    with pytest.raises(RewardError, match="verb_guard 'strict' is unknown; use 'default' or 'none'"):
+        vd_reward([], task=[], verbs=[], verb_guard="strict")
+    for verbs, message in {
+        "starts": "'starts' is not .* its base form is 'start'",
+        "aspectual,quux": "'quux' is not the base form",
+        "": "'' is not the base form",
+        "none,start": "'none' is not the base form",
+    }.items():
+        with pytest.raises(RewardError, match=message):
+            vc_reward([], task=[], verbs=[], ignore_verbs=verbs)
 
 
 @pytest.mark.parametrize("separator", [" ", ", ", " and ", "\n", " / ", "; ", " or ", ". "])
@@ -186,6 +205,69 @@ def test_verbs_in_thought_are_not_paid():
         assert function([text], task=[task], verbs=[["open"]]) == [0.0]
 
 
+def test_ignored_verbs_need_not_be_matched():
+    def both(task, text, verbs):
+        return reward(task, text, verbs), reward(task, text, verbs, ignore_verbs="aspectual")
+
+    assert both("vd", "A person plays on a phone.", ["begin", "play"]) == (0.0, 1.0)
+    assert both("vd", "A man sits and begins to play on a phone.", ["play"]) == (pytest.approx(5 / 6), 1.0)
+    assert both("vc", "person starts to close the door", ["close"]) == (0.0, 1.0)
+    assert both("vc", "person closes the door", ["start", "close"]) == (0.0, 1.0)
+    assert both("vc", "person opens the door", ["start", "close"]) == (0.0, 0.0)
+    assert both("vc", "person starts", ["start", "close"]) == (0.0, 0.0)
+    assert both("ar", "starts", ["start", "close"]) == (1.0, 0.0)
+    assert both("ar", "starting to close", ["close"]) == (0.0, 1.0)
+    # A query of nothing but such verbs has no other verb to match, so that none is ignored, in the answer neither.
+    assert both("vd", "A woman is shown.", ["show"]) == (1.0, 1.0)
+    assert both("vd", "A woman sits.", ["show"]) == (0.0, 0.0)
+    assert both("vc", "A woman starts, stops and sees", ["see"]) == (0.0, 0.0)
+    assert reward("vd", "He opens it.", ["go", "open"], ignore_verbs=["go", "start"]) == 1.0
+    assert reward("vd", "He opens it.", ["go", "open"], ignore_verbs="aspectual,go") == 1.0
+
+
+def test_settings_are_the_same_however_they_are_written():
+    assert verb_settings() == {"verb_guard": "default", "ignore_verbs": "none"}
+    assert verb_settings("none", "aspectual")["ignore_verbs"] == "aspectual"
+    assert verb_settings(ignore_verbs="start, begin") == verb_settings(ignore_verbs=["begin", "start"])
+    assert verb_settings(ignore_verbs=[]) == verb_settings()
+    assert verb_settings(ignore_verbs=sorted(ASPECTUAL_VERBS)) == verb_settings(ignore_verbs="aspectual")
+
+
+def test_without_the_guard_descriptions_are_the_equation_of_the_paper():
+    common = " ".join(f"The person {inflect(verb, 's')} something." for verb in COMMON_VERBS)
+    for verb in ("open", "take", "walk"):
+        assert reward("vd", common, [verb], verb_guard="none") == 1.0
+        assert reward("vd", common, [verb]) <= 5 / (5 + len(COMMON_VERBS) - 4)
+    assert reward("vd", "opens, closes, takes", ["take"], verb_guard="none") == 1.0
+    assert reward("vd", "opens, closes, takes", ["take"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "verb"),
+    [
+        ("drinking water", "drink"),
+        ("close door", "close"),
+        ("The verb is: close", "close"),
+        ("The verb is close.", "close"),
+        ("**Verb:** closing", "close"),
+        ("The verb is to close", "close"),
+        ('{"verb": "close"}', "close"),
+        ("The action is drinking water", "drink"),
+        ("The single verb that describes the event is 'pouring'.", "pour"),
+        ("The event can be described as: running", "run"),
+        ("A person is sitting.", "sit"),
+    ],
+)
+def test_the_verb_of_an_answer_in_words_is_found(text, verb):
+    assert reward("ar", text, [verb]) == 1.0
+    assert reward("ar", text, ["other"]) == 0.0
+
+
+@pytest.mark.parametrize("text", ["The verb is: open or close", "open, close", "The verb", "verb:", "a drink"])
+def test_a_lead_in_is_no_verb_and_hides_no_list(text):
+    assert reward("ar", text, ["open"]) == 0.0
+
+
 def test_an_overlong_answer_holds_no_verb():
     text = answer("He jumps. " + "The door is red. " * (MAX_ANSWER_CHARS // 16))
     assert vd_reward([text], task=["vd"], verbs=[["jump"]]) == [0.0]
@@ -221,7 +303,8 @@ def check_bounded(texts):
     for task, function in REWARDS.items():
         for options in ({}, {"verb_match": "any"} if task != "ar" else {}):
             scores = function(texts, task=[task] * len(texts), verbs=[["open", "sit"]] * len(texts), **options)
-            assert all(score in (0.0, 1.0) for score in scores)
+            assert all(0.0 <= score <= 1.0 for score in scores)
+            assert task == "vd" or all(score in (0.0, 1.0) for score in scores)
             assert len(scores) == len(texts)
 
 
