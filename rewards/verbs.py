@@ -185,8 +185,13 @@ def count_words(text: str) -> int:
 
 def verb_like_words(text: str) -> int:
     """How many distinct verbs the words of ``text`` can be forms of, whatever they are in the sentence."""
-    forms = lemma_table()
+    forms = _verb_forms()
     return len({forms[word] for word in _WORD.findall(text.lower()) if word in forms})
+
+
+@functools.cache
+def _verb_forms() -> dict[str, str]:
+    return lemma_table()
 
 
 def _score(
