@@ -148,3 +148,10 @@ def test_odd_spans_are_bounded():
             for score in (set_iou, wasserstein):
                 assert 0.0 <= score([a], [b]) <= 1.0, (score, a, b)
                 assert 0.0 <= score([a, b], [b, a]) <= 1.0, (score, a, b)
+
+
+@pytest.mark.parametrize(("end", "value"), [(10.0, 0.801823), (8.0, 0.8), (5.0, 0.596390), (0.0, 0.086763)])
+def test_soft_iou_is_nearly_flat_above_its_threshold(end, value):
+    """By hand: 0.8 + ln(1.2) / 100; 0.8 - (e^0.3 - 1) / (e - 1); 0.8 - (e^0.8 - 1) / (e - 1)."""
+    (found,) = get_reward("soft_iou")([f"<answer>0 to {end}</answer>"], windows=[[(0.0, 10.0)]])
+    assert found == pytest.approx(value, abs=1e-6)
