@@ -26,8 +26,8 @@ def check_injection(preset: Preset, tasks: Sequence[str]) -> None:
     thinking = [name for name in tasks if preset.tasks[name].forward and preset.tasks[name].layout == THINK]
     if thinking:
         raise DataError(
-            f"inject_truth: prompt preset {preset.name!r} asks {', '.join(thinking)} for a thought, and annotations have "
-            "none; use --prompt no_think or spans_json"
+            f"inject_truth: prompt preset {preset.name!r} asks {', '.join(thinking)} for a thought, and annotations "
+            "have none; use --prompt no_think or spans_json"
         )
 
 
