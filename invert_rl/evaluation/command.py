@@ -40,6 +40,7 @@ from invert_rl.tasks.options import (
     pipeline_for,
     verb_options,
 )
+from rewards.verbs import verb_settings
 
 WINDOWS = {
     "split": "one row per window",
@@ -144,8 +145,7 @@ def run(args: argparse.Namespace) -> int:
             "no_answer": "IoU 0 without an answer",
             "verbs": f"{pipeline.name} {pipeline.version}".strip() if pipeline else None,
             "verb_match": args.verb_match if pipeline else None,
-            "verb_guard": args.verb_guard if pipeline else None,
-            "ignore_verbs": args.ignore_verbs if pipeline else None,
+            **(verb_settings(args.verb_guard, args.ignore_verbs) if pipeline else {}),
         },
         "versions": library_versions(),
     }

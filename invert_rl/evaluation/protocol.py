@@ -64,7 +64,10 @@ def protocol_line(protocol: Protocol) -> str:
     thresholds = ", ".join(f"{threshold:g}" for threshold in scoring["thresholds"])
     parts.append(f"R1 IoU {scoring['comparison']} {thresholds}, {scoring['windows']}, {scoring['no_answer']}")
     if scoring.get("verbs"):
-        parts.append(f"verbs {scoring['verbs']}, match {scoring['verb_match']}")
+        told = [
+            f"{name.replace('_', ' ')} {scoring[name]}" for name in ("verb_guard", "ignore_verbs") if name in scoring
+        ]
+        parts.append(", ".join([f"verbs {scoring['verbs']}, match {scoring['verb_match']}", *told]))
     parts.append(" ".join(f"{name} {value}" for name, value in protocol["versions"].items()))
     return f"protocol {protocol_id(protocol)}: " + "; ".join(parts)
 

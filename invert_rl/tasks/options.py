@@ -72,7 +72,7 @@ def verb_options(
         "verb_guard": verb_guard,
         "ignore_verbs": ignore_verbs,
     }
-    check_options(verb_match, verb_score)
+    check_options(**options)
     return {**options, "pipeline": pipeline}
 
 
