@@ -17,16 +17,13 @@ The base, +KSM, +CSR: --matching false --reconstruction false, --reconstruction 
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 from transformers import set_seed
 
-from data_prep.files import atomic_write
 from invert_rl.resume import resume_point
 from invert_rl.runs import (
-    before_after_table,
     check_run_folder,
     clear_errors,
     console,
@@ -34,6 +31,7 @@ from invert_rl.runs import (
     quiet_libraries,
     write_summary,
 )
+from invert_rl.tal.outcome import metrics_table, write_outcome
 from invert_rl.wtal.build import (
     batch_drawer,
     build_model,
@@ -45,7 +43,7 @@ from invert_rl.wtal.build import (
 )
 from invert_rl.wtal.config import WtalArguments
 from invert_rl.wtal.control import train_on_shuffled_labels
-from invert_rl.wtal.evaluate import detect_videos, percent, score
+from invert_rl.wtal.evaluate import detect_videos, score
 from invert_rl.wtal.export import save_localizer
 from invert_rl.wtal.trainer import WtalTrainer
 
@@ -92,17 +90,16 @@ def main(args: WtalArguments) -> None:
 
     if trainer.accelerator.is_main_process:
         save_localizer(folder / "model", model, args, data.classes, semantics.vocabulary)
-        with atomic_write(folder / "results.json") as stream:
-            json.dump({"version": "invert-rl", "results": results}, stream)
+        ambiguous = None if args.ambiguous is None else Path(args.ambiguous)
+        rescore = write_outcome(
+            folder, results, data.database, data.test_subset, args.protocol, args.thresholds, ambiguous
+        )
         settings = {"descriptions_from": descriptions.source, **args.to_dict()}
         beside = {"shuffled": shuffled, "best": None if best is None else {"step": best[0], "average_mAP": best[1]}}
         seconds = time.perf_counter() - started
-        summary = write_summary(args.output_dir, before, after, seconds, settings, **beside)
-        out.print(before_after_table(percent(before), percent(after), f"{len(data.test)} test videos, percent"))
-        if shuffled is not None:
-            out.print(
-                f"with labels shuffled among the training videos: average_mAP {100 * shuffled['average_mAP']:.1f}"
-            )
+        summary = write_summary(args.output_dir, before, after, seconds, settings, rescore=rescore, **beside)
+        columns = {"before": before, "after": after, **({} if shuffled is None else {"shuffled labels": shuffled})}
+        out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         if best is not None:
             out.print(f"best test on the way: average_mAP {100 * best[1]:.1f} at iteration {best[0]}")
         out.print(

@@ -22,12 +22,12 @@ from invert_rl.actionvlm.experiment import (
     build,
     control_arguments,
     load_data,
-    metrics_table,
     score_test_set,
-    write_results,
 )
+from invert_rl.evaluation.detection_protocols import PROTOCOLS
 from invert_rl.resume import resume_point
 from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries, write_summary
+from invert_rl.tal.outcome import metrics_table, write_outcome
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "actionvlm.yaml"
 
@@ -62,9 +62,10 @@ def main(args: ActionVLMArguments) -> None:
         controls["shuffled"], _ = score_test_set(control)
 
     if trainer.accelerator.is_main_process:
-        write_results(folder / "results.json", results)
+        levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
+        rescore = write_outcome(folder, results, data.truth, data.test_subset, args.protocol, levels)
         seconds = time.perf_counter() - started
-        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict(), **controls)
+        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict(), rescore=rescore, **controls)
         columns = {"untrained": before, "trained": after, **controls}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         out.print(

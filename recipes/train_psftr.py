@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from invert_rl.evaluation.detection_protocols import PROTOCOLS
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.data import SliceBatches
 from invert_rl.psftr.experiment import class_split, evaluate, load_split, steps_of, use_planted_world
@@ -28,12 +29,12 @@ from invert_rl.psftr.report import (
     over_splits,
     read_report,
     report_table,
-    write_detections,
     write_report,
 )
 from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.resume import resume_point
 from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries
+from invert_rl.tal.outcome import write_outcome
 from invert_rl.tal.training import SupervisedTrainer
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "psftr.yaml"
@@ -97,10 +98,11 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
             "best": evaluations.best(),
         }
         save_psftr(model, folder / "model")
-        write_detections(folder, results, data.unseen.database)
+        levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
+        rescore = write_outcome(folder, results, data.unseen.database, args.test_subset, args.protocol, levels)
         settings = {**asdict(config), **run.to_dict(), "split": number, "classes": asdict(data.split)}
         seconds = time.perf_counter() - started
-        report = write_report(folder, conditions, seconds, settings)
+        report = write_report(folder, conditions, seconds, settings, rescore=rescore)
         out.print(report_table(report, f"split {number}, {len(data.unseen.videos)} test videos, percent"))
         out.print(f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {folder / 'summary.json'}")
     trainer.accelerator.wait_for_everyone()

@@ -25,7 +25,8 @@ class DetectionBuilder:
     """Collects videos and labelled segments of one data set.
 
     With the rule ``clip`` a segment that sticks out of its video is clipped and one that is outside, reversed
-    or empty is rejected; with ``keep`` all are kept as annotated and noted: published mAP counts them.
+    or empty is rejected; with ``keep`` all are kept as annotated and noted: published mAP counts them. A video with a
+    clipped or rejected segment has all its segments as annotated, too, under ``published``: what evaluation counts.
     """
 
     def __init__(self, ledger: Ledger, segment_rule: str = CLIP) -> None:
@@ -35,6 +36,7 @@ class DetectionBuilder:
         self.segment_rule = segment_rule
         self.database: dict[str, dict[str, Any]] = {}
         self._seen: set[tuple[str, str, float, float]] = set()
+        self._published: dict[str, list[dict[str, Any]]] = {}
 
     def add_video(self, where: str, video: str, subset: str, duration: Any, **fields: Any) -> None:
         """Add a video without annotations; ``duration`` in seconds.
@@ -59,6 +61,11 @@ class DetectionBuilder:
         duration = self.database[video]["duration"]
         problem = window_problem(segment, duration)
         numbers = isinstance(segment, list | tuple) and len(segment) == 2 and all(map(is_seconds, segment))
+        if numbers:
+            as_annotated = {"segment": [float(segment[0]), float(segment[1])], "label": label, **fields}
+            self._published.setdefault(video, []).append(as_annotated)
+            if self.segment_rule == CLIP and (problem or segment[0] < 0 or segment[1] > duration):
+                self.database[video]["published"] = self._published[video]  # grows with the video's other segments
         if problem and not (numbers and self.segment_rule == KEEP):
             self.ledger.reject(entry, problem, f"{segment} in {video}, {duration} s long")
             return

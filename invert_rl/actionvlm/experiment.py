@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import SaveStrategy
 
-from data_prep.files import atomic_write
 from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.build import build_model, parameter_groups
 from invert_rl.actionvlm.config import ActionVLMArguments
@@ -31,9 +28,7 @@ from invert_rl.actionvlm.model import ActionVLM
 from invert_rl.actionvlm.predict import Detections, detect_videos, results, write_texts
 from invert_rl.actionvlm.prompt import DESCRIPTIONS, build_prompt, deranged, read_descriptions
 from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
-from invert_rl.evaluation.detection import evaluate_detection
-from invert_rl.evaluation.detection_files import predictions_of, truth_of
-from invert_rl.evaluation.detection_protocols import PROTOCOLS, clean_truth
+from invert_rl.evaluation.detection_scoring import score_results
 from invert_rl.tal.training import SupervisedTrainer
 
 Results = dict[str, list[dict[str, Any]]]
@@ -111,22 +106,20 @@ def evaluate(run: Experiment, detections: Sequence[Detections]) -> dict[str, flo
 
     ``<group>/average_mAP`` and ``<group>/mLA``, the mean λ over its frames (table 3); ``mLA`` is over all actions.
     """
-    data, rules = run.data, PROTOCOLS[run.args.protocol]
-    truth = clean_truth(truth_of(data.truth, "the annotations", data.test_subset), rules)
-    predictions = predictions_of(results(data, detections), "the results")
-    thresholds = tuple(run.args.thresholds or rules.thresholds)
-    scored = evaluate_detection(truth, predictions, thresholds, undefined_matches=rules.undefined_matches)
-    metrics = {"average_mAP": scored.average_map}
-    metrics |= {f"mAP@{level:g}": value for level, value in zip(thresholds, scored.mean_ap, strict=True)}
+    data = run.data
+    scored = score_results(
+        data.truth, results(data, detections), data.test_subset, run.args.protocol, run.args.thresholds
+    )
+    metrics = scored.metrics
     weights = mean_weights(data.test, [found.weight for found in detections], len(data.classes))
     advantages = mean_weights(data.test, [found.advantage for found in detections], len(data.classes))
     metrics["mLA"] = float(weights[:-1].nanmean())
     metrics["background/mLA"] = float(weights[-1])
     for group, names in run.groups.items():
-        rows = [scored.classes.index(name) for name in names if name in scored.classes]
+        rows = [scored.result.classes.index(name) for name in names if name in scored.result.classes]
         ids = [data.classes.index(name) for name in names if name in data.classes]
         if rows and ids:
-            metrics[f"{group}/average_mAP"] = float(scored.ap[rows].mean())
+            metrics[f"{group}/average_mAP"] = float(scored.result.ap[rows].mean())
             metrics[f"{group}/mLA"] = float(weights[ids].nanmean())
             metrics[f"{group}/advantage"] = float(advantages[ids].nanmean())
     return metrics
@@ -168,19 +161,3 @@ def control_arguments(args: ActionVLMArguments) -> ActionVLMArguments:
     control.output_dir = str(Path(args.output_dir) / "shuffled")
     control.save_strategy = SaveStrategy.NO
     return control
-
-
-def write_results(path: Path, found: Results) -> None:
-    """Write detections as ``invert-rl evaluate-detection`` reads them."""
-    with atomic_write(path) as out:
-        json.dump({"results": found}, out)
-
-
-def metrics_table(columns: Mapping[str, Mapping[str, float]], title: str) -> Table:
-    """Fractions side by side in percent; those that a column lacks stay empty."""
-    made = Table("metric", title=title)
-    for name in columns:
-        made.add_column(name, justify="right")
-    for name in dict.fromkeys(name for metrics in columns.values() for name in metrics):
-        made.add_row(name, *(f"{100 * metrics[name]:.1f}" if name in metrics else "" for metrics in columns.values()))
-    return made

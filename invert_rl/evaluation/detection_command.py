@@ -11,10 +11,11 @@ from typing import Any
 
 from data_prep.files import read_json
 from invert_rl.evaluation.data import file_sha256
-from invert_rl.evaluation.detection import TIES, DetectionResult, evaluate_detection
-from invert_rl.evaluation.detection_ambiguous import outside, read_ambiguous
+from invert_rl.evaluation.detection import TIES, DetectionResult
+from invert_rl.evaluation.detection_ambiguous import read_ambiguous
 from invert_rl.evaluation.detection_files import EPIC_LABELS, has_plain_labels, predictions_of, read_truth
-from invert_rl.evaluation.detection_protocols import PROTOCOLS, DetectionProtocol, check_labels, clean_truth
+from invert_rl.evaluation.detection_protocols import PROTOCOLS, DetectionProtocol
+from invert_rl.evaluation.detection_scoring import score_segments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,24 +80,28 @@ def score_files(args: argparse.Namespace, content: Any, label: str) -> dict[str,
     protocol = PROTOCOLS[args.protocol]
     where = str(args.predictions)
     truth = read_truth(args.ground_truth, args.subset, label, protocol.subset)
-    cleaned = clean_truth(truth, protocol)
-    predictions = predictions_of(content, where, label)
-    given = len(predictions)
-    if args.ambiguous is not None:
-        predictions = predictions.where(outside(predictions, read_ambiguous(args.ambiguous)))
     unknown = args.unknown_labels or protocol.unknown_labels
-    ignored = check_labels(cleaned, predictions, unknown, where)
-    thresholds = args.thresholds or protocol.thresholds
-    scored = evaluate_detection(cleaned, predictions, thresholds, args.top_k, args.ties, protocol.undefined_matches)
+    scored = score_segments(
+        truth,
+        predictions_of(content, where, label),
+        protocol,
+        args.thresholds,
+        args.top_k,
+        args.ties,
+        None if args.ambiguous is None else read_ambiguous(args.ambiguous),
+        unknown,
+        where,
+    )
     return {
-        **result_of(scored, args.top_k),
-        "thresholds": list(thresholds),
-        "n_videos": len(set(cleaned.videos.tolist())),
-        "n_ground_truth": len(cleaned),
-        "n_ground_truth_dropped": len(truth) - len(cleaned),
-        "n_predictions": given,
-        "n_predictions_ambiguous": given - len(predictions),
-        "n_predictions_ignored": ignored,
+        **result_of(scored.result, args.top_k),
+        "thresholds": list(scored.thresholds),
+        "n_videos": scored.n_videos,
+        "n_ground_truth": scored.n_ground_truth,
+        "n_ground_truth_dropped": scored.n_ground_truth_dropped,
+        "n_predictions": scored.n_predictions,
+        "n_predictions_short": scored.n_predictions_short,
+        "n_predictions_ambiguous": scored.n_predictions_ambiguous,
+        "n_predictions_ignored": scored.n_predictions_ignored,
         "protocol": _settings(args, protocol, unknown),
     }
 
@@ -121,6 +126,8 @@ def _settings(args: argparse.Namespace, protocol: DetectionProtocol, unknown: st
         "shortest_ground_truth": protocol.shortest if math.isfinite(protocol.shortest) else None,
         "merge_duplicates": protocol.merge_duplicates,
         "undefined_matches": protocol.undefined_matches,
+        "snippet_seconds": None if protocol.snippet is None else protocol.snippet[1] / protocol.snippet[0],
+        "shortest_prediction": protocol.shortest_prediction if math.isfinite(protocol.shortest_prediction) else None,
         "ground_truth": {"name": args.ground_truth.name, "sha256": file_sha256(args.ground_truth)},
         "ambiguous": None
         if args.ambiguous is None
@@ -143,7 +150,8 @@ def _as_text(result: dict[str, Any], per_class: bool) -> str:
     lines.append(
         f"protocol {settings['name']}: {result['n_ground_truth']} ground truths of {result['n_videos']} videos "
         f"({result['n_ground_truth_dropped']} dropped), {result['n_predictions']} predictions "
-        f"({result['n_predictions_ignored']} of unknown classes, {result['n_predictions_ambiguous']} ambiguous), "
+        f"({result['n_predictions_ignored']} of unknown classes, {result['n_predictions_ambiguous']} ambiguous, "
+        f"{result['n_predictions_short']} too short), "
         f"{settings['ties']}"
     )
     return "\n".join(lines) + "\n"

@@ -83,11 +83,20 @@ def truth_of(
     return _segments(entries, [_label(entry, label, place) for _, place, entry, _ in entries], with_scores=False)
 
 
+def scored_annotations(record: Mapping[str, Any]) -> Any:
+    """The annotations of a video that published numbers count.
+
+    ``invert-rl convert`` clips or drops segments that leave their video, for training, and keeps them all as annotated
+    under ``published`` where there are such.
+    """
+    return record.get("published", record.get("annotations"))
+
+
 def _annotations(database: Mapping[str, Any], where: str) -> Iterable[tuple[str, str, Any, Any]]:
     for video, record in database.items():
-        if not isinstance(record, dict) or not isinstance(record.get("annotations"), list):
+        if not isinstance(record, dict) or not isinstance(scored_annotations(record), list):
             raise DataError(f"{where}: video {video!r}: expected an object with a list of annotations")
-        for number, entry in enumerate(record["annotations"], start=1):
+        for number, entry in enumerate(scored_annotations(record), start=1):
             yield video, f"{where}: video {video!r}, annotation {number}", entry, record.get("subset")
 
 
@@ -95,7 +104,7 @@ def _select(
     entries: Records, database: Mapping[str, Any], wanted: str | None, default: str | None, where: str
 ) -> Records:
     """The entries of the subset that is asked for, or of the only one."""
-    there = sorted({str(record.get("subset")) for record in database.values() if record.get("annotations")})
+    there = sorted({str(record.get("subset")) for record in database.values() if scored_annotations(record)})
     names = ", ".join(there) or "none"
     if wanted is None and len(there) > 1:
         if default is None or default.casefold() not in map(str.casefold, there):

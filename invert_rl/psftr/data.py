@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from data_prep.errors import DataError
 from data_prep.files import read_json
+from invert_rl.evaluation.detection_files import scored_annotations
 from invert_rl.tal.data import Video, pad, window_of
 from invert_rl.tal.features import Layout
 from invert_rl.tal.windows import window_starts
@@ -76,16 +78,15 @@ def filter_ground_truth(database: dict[str, Any], name: str, layout: Layout) -> 
     kept, dropped = {}, 0
     for video, record in database.items():
         if video in rule.videos:
-            dropped += len(record["annotations"])
+            dropped += len(scored_annotations(record))
             continue
         least = rule.seconds
         if rule.rows:
             least = max(least, rule.rows * layout.stride / layout.grid(record.get("fps")).fps)
-        entries = [entry for entry in record["annotations"] if entry["segment"][1] - entry["segment"][0] > least]
-        if not rule.rows and not rule.seconds:
-            entries = record["annotations"]
-        dropped += len(record["annotations"]) - len(entries)
-        kept[video] = {**record, "annotations": entries}
+        kept[video] = dict(record)
+        if rule.rows or rule.seconds:
+            kept[video] |= _where(record, partial(_longer, least))
+        dropped += len(scored_annotations(record)) - len(scored_annotations(kept[video]))
     return kept, dropped
 
 
@@ -94,10 +95,23 @@ def of_classes(database: dict[str, Any], classes: Sequence[str]) -> dict[str, An
     wanted = set(classes)
     chosen = {}
     for video, record in database.items():
-        entries = [copy.copy(entry) for entry in record["annotations"] if entry["label"] in wanted]
-        if entries:
-            chosen[video] = {**record, "annotations": entries}
+        entries = _where(record, lambda entry: entry["label"] in wanted)
+        if any(entries.values()):
+            chosen[video] = {**record, **entries}
     return chosen
+
+
+def _longer(seconds: float, entry: dict[str, Any]) -> bool:
+    return bool(entry["segment"][1] - entry["segment"][0] > seconds)
+
+
+def _where(record: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The chosen ones of a video's annotations, and of those that published numbers count where they differ."""
+    return {
+        name: [copy.copy(entry) for entry in record[name] if keep(entry)]
+        for name in ("annotations", "published")
+        if name in record
+    }
 
 
 def training_slices(videos: Sequence[Video], size: int | None, overlap: float) -> list[Video]:

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from data_prep.errors import DataError
-from invert_rl.evaluation.detection_protocols import PROTOCOLS
+from invert_rl.evaluation.detection_scoring import score_results
 from invert_rl.psftr.data import check_frame_rates, filter_ground_truth, of_classes, training_slices, with_frame_rates
 from invert_rl.psftr.inference import detect_all
 from invert_rl.psftr.model import PSFTR
@@ -22,7 +22,6 @@ from invert_rl.psftr.splits import ClassSplit, make_splits, read_split, write_sp
 from invert_rl.psftr.text import read_text_embeddings
 from invert_rl.tal.annotations import class_names, read_database
 from invert_rl.tal.data import Video, videos_of
-from invert_rl.tal.detect import mean_ap
 from invert_rl.tal.features import Features
 
 SPLITS = 10
@@ -165,10 +164,9 @@ def evaluate(model: PSFTR, data: SplitData, args: PSFTRArguments, shuffled: bool
             fusion=args.fusion,
             batch=args.evaluation_batch,
         )
-        levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
-        each, average = mean_ap(test.database, args.test_subset, found, args.protocol, args.thresholds)
-        metrics[f"{prefix}average_mAP"] = average
-        if not prefix:
-            results = found
-            metrics |= {f"mAP@{level:g}": value for level, value in zip(levels, each, strict=True)}
+        scored = score_results(test.database, found, args.test_subset, args.protocol, args.thresholds).metrics
+        if prefix:
+            metrics[f"{prefix}average_mAP"] = scored["average_mAP"]
+        else:
+            metrics, results = scored, found
     return metrics, results

@@ -11,13 +11,13 @@ import numpy as np
 from rich.table import Table
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from data_prep.files import atomic_write, read_json, read_jsonl
+from data_prep.files import read_json, read_jsonl
 from invert_rl.psftr.experiment import Metrics, Results
 from invert_rl.runs import SUMMARY, forget_later_steps, write_summary
+from invert_rl.tal.outcome import COUNTS, metrics_table
 
 EVALUATIONS = "evaluations.jsonl"
 """Metrics by step in a split's folder; step 0 is the untrained model."""
-RESULTS, GROUND_TRUTH = "results.json", "ground_truth.json"
 CONDITIONS = ("before", "after", "shuffled", "best")
 """Untrained, after the last step, the same with each class's text given to another, and the best on the way."""
 
@@ -68,17 +68,6 @@ class Evaluations(TrainerCallback):
             self.at(state.global_step)
 
 
-def write_detections(folder: Path, results: Results, database: Mapping[str, Any]) -> None:
-    """Write detections and the ground truth that they were evaluated against.
-
-    ``invert-rl evaluate-detection --predictions results.json --ground-truth ground_truth.json`` reads them.
-    """
-    with atomic_write(folder / RESULTS) as out:
-        json.dump({"version": "PSFTR", "results": results, "external_data": {}}, out)
-    with atomic_write(folder / GROUND_TRUTH) as out:
-        json.dump({"version": "PSFTR", "database": database}, out)
-
-
 def write_report(
     folder: Path, conditions: Mapping[str, Metrics], seconds: float, settings: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
@@ -99,7 +88,7 @@ def over_splits(reports: Sequence[Mapping[str, Any]]) -> dict[str, Metrics]:
     for condition in CONDITIONS:
         found[condition] = {}
         for name in reports[0][condition]:
-            if name == "step":
+            if name in COUNTS:
                 continue
             values = np.array([report[condition][name] for report in reports])
             found[condition] |= {name: float(values.mean()), f"{name}_std": float(values.std())}
@@ -108,18 +97,5 @@ def over_splits(reports: Sequence[Mapping[str, Any]]) -> dict[str, Metrics]:
 
 def report_table(report: Mapping[str, Any], title: str) -> Table:
     """Metrics by condition in percent, with the deviation over splits where there are several."""
-    table = Table(title=title)
-    table.add_column("metric")
-    for condition in CONDITIONS:
-        table.add_column({"shuffled": "shuffled text", "best": "best step"}.get(condition, condition), justify="right")
-    for name in report["after"]:
-        if not name.endswith("_std"):
-            table.add_row(name, *(_percent(report[condition], name) for condition in CONDITIONS))
-    return table
-
-
-def _percent(metrics: Mapping[str, float], name: str) -> str:
-    if name not in metrics:
-        return ""
-    deviation = f" ± {100 * metrics[f'{name}_std']:.1f}" if f"{name}_std" in metrics else ""
-    return f"{100 * metrics[name]:.1f}{deviation}"
+    names = {"shuffled": "shuffled text", "best": "best step"}
+    return metrics_table({names.get(name, name): report[name] for name in CONDITIONS}, title)

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invert_rl.evaluation.detection import evaluate_detection
-from invert_rl.evaluation.detection_files import predictions_of, truth_of
-from invert_rl.evaluation.detection_protocols import PROTOCOLS, clean_truth
+from invert_rl.evaluation.detection_scoring import score_results
 from invert_rl.tal.data import Video, pad, results_of, window_of
 from invert_rl.tal.detector import Detector
 from invert_rl.tal.nms import suppress
@@ -55,9 +53,5 @@ def mean_ap(
 
     Raises `DataError` where the subset has no ground truth.
     """
-    rules = PROTOCOLS[protocol]
-    truth = clean_truth(truth_of(database, "the annotations", subset), rules)
-    predictions = predictions_of(results, "the results")
-    levels = rules.thresholds if thresholds is None else thresholds
-    scored = evaluate_detection(truth, predictions, levels, undefined_matches=rules.undefined_matches)
-    return scored.mean_ap, scored.average_map
+    scored = score_results(database, results, subset, protocol, thresholds)
+    return scored.result.mean_ap, scored.result.average_map

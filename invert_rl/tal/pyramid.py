@@ -1,6 +1,8 @@
 """The feature pyramid of ActionFormer: convolutions, then transformer blocks that halve the rows level by level.
 
-Features are ``(B, C, T)``, masks ``(B, 1, T)`` and true where a row counts; rows that do not count are 0 throughout.
+Features are ``(B, C, T)``, masks ``(B, 1, T)`` and true where a row counts. Masks stand where the official code has
+them: norms leave their bias on padded rows, which the next convolution reads, so that the last rows of a video depend
+on how far it is padded. Official weights were trained with it, and are tested padded to the training's length.
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ class PyramidConfig:
     """Blocks at full length."""
     levels: int = 6
     """Levels of the pyramid, each after the first of half the rows of the one before."""
-    window: int = 19
-    """Rows that a row attends to, itself in the middle; 0: all (ActionVLM). ActivityNet 7, EPIC-KITCHENS 9."""
+    window: int | tuple[int, ...] = 19
+    """Rows that a row attends to, itself in the middle; 0: all (ActionVLM). ActivityNet 7, EPIC-KITCHENS 9. Or one
+    number per level, the first also of the stem."""
+    positions: int = 0
+    """Rows of absolute positions, which are stretched over longer videos in testing; 0: no positions."""
     dropout: float = 0.0
     """Of projections in the blocks."""
     drop_path: float = 0.1
@@ -39,6 +44,14 @@ class PyramidConfig:
     def strides(self) -> tuple[int, ...]:
         """Rows of level 0 that one row of each level stands for."""
         return tuple(2**level for level in range(self.levels))
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """The window of each level; raises `ValueError` where their number is another."""
+        windows = (self.window,) * self.levels if isinstance(self.window, int) else tuple(self.window)
+        if len(windows) != self.levels:
+            raise ValueError(f"{len(windows)} attention windows for {self.levels} levels")
+        return windows
 
 
 class MaskedConv1d(nn.Module):
@@ -87,10 +100,10 @@ class DropPath(nn.Module):
 class ConvAttention(nn.Module):
     """Self-attention whose queries, keys and values come out of depthwise convolutions, which also halve the rows."""
 
-    def __init__(self, config: PyramidConfig, stride: int) -> None:
-        """``stride`` 1 keeps the rows, 2 halves them."""
+    def __init__(self, config: PyramidConfig, stride: int, level: int = 0) -> None:
+        """``stride`` 1 keeps the rows, 2 halves them; ``level`` says which window it has."""
         super().__init__()
-        self.heads, self.window, self.dropout = config.heads, config.window, config.dropout
+        self.heads, self.window, self.dropout = config.heads, config.windows[level], config.dropout
         if config.width % config.heads:
             raise ValueError(f"width {config.width} is not a multiple of {config.heads} heads")
         width = config.width
@@ -124,12 +137,12 @@ class ConvAttention(nn.Module):
 class PyramidBlock(nn.Module):
     """A pre-norm transformer block; with stride 2 its skip connection takes the maximum of neighbouring rows."""
 
-    def __init__(self, config: PyramidConfig, stride: int = 1) -> None:
-        """``stride`` 1 keeps the rows, 2 halves them."""
+    def __init__(self, config: PyramidConfig, stride: int = 1, level: int = 0) -> None:
+        """``stride`` 1 keeps the rows, 2 halves them; ``level`` says which window attention has."""
         super().__init__()
         width = config.width
         self.norm, self.mlp_norm = ChannelNorm(width), ChannelNorm(width)
-        self.attention = ConvAttention(config, stride)
+        self.attention = ConvAttention(config, stride, level)
         self.skip = nn.MaxPool1d(3, stride=2, padding=1) if stride > 1 else nn.Identity()
         self.mlp = nn.Sequential(
             nn.Conv1d(width, 4 * width, 1),
@@ -160,27 +173,32 @@ class Pyramid(nn.Module):
         self.embedding = nn.ModuleList(MaskedConv1d(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
         self.embedding_norms = nn.ModuleList(ChannelNorm(config.width) for _ in self.embedding)
         self.stem = nn.ModuleList(PyramidBlock(config) for _ in range(config.stem_layers))
-        self.branch = nn.ModuleList(PyramidBlock(config, stride=2) for _ in range(config.levels - 1))
+        self.branch = nn.ModuleList(PyramidBlock(config, stride=2, level=level) for level in range(1, config.levels))
         self.level_norms = nn.ModuleList(ChannelNorm(config.width) for _ in range(config.levels))
+        if config.positions:
+            self.register_buffer("places", sinusoids(config.positions, config.width), persistent=False)
 
     @property
     def multiple(self) -> int:
-        """T must be a multiple of this."""
-        return self.config.strides[-1]
+        """What the official code pads longer videos to multiples of: each level has whole chunks of its window."""
+        pairs = zip(self.config.strides, self.config.windows, strict=True)
+        return max(stride * (window // 2 * 2 if window > 1 else 1) for stride, window in pairs)
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Features ``(B, C, T / stride)`` and masks ``(B, 1, T / stride)`` of all levels.
 
-        Takes features ``(B, T, D)`` and a mask ``(B, T)``. Raises `ValueError` where T is not a multiple of
-        `multiple`.
+        Takes features ``(B, T, D)`` and a mask ``(B, T)``. Raises `ValueError` where T is not a multiple of the
+        largest stride.
         """
-        if features.shape[1] % self.multiple:
-            raise ValueError(f"{features.shape[1]} rows are not a multiple of {self.multiple}; pad them")
+        if features.shape[1] % self.config.strides[-1]:
+            raise ValueError(f"{features.shape[1]} rows are not a multiple of {self.config.strides[-1]}; pad them")
         row_mask = mask[:, None].bool()
         found = features.transpose(1, 2) * row_mask
         for conv, norm in zip(self.embedding, self.embedding_norms, strict=True):
             found, _ = conv(found, row_mask)
-            found = F.relu(norm(found)) * row_mask
+            found = F.relu(norm(found))
+        if self.config.positions:
+            found = found + self._places(found.shape[-1]) * row_mask
         for block in self.stem:
             found, _ = block(found, row_mask)
         levels, masks = [found], [row_mask]
@@ -188,5 +206,20 @@ class Pyramid(nn.Module):
             found, row_mask = block(found, row_mask)
             levels.append(found)
             masks.append(row_mask)
-        normed = [norm(level) * rows for norm, level, rows in zip(self.level_norms, levels, masks, strict=True)]
-        return normed, masks
+        return [norm(level) for norm, level in zip(self.level_norms, levels, strict=True)], masks
+
+    def _places(self, rows: int) -> Tensor:
+        """Positions ``(1, C, rows)``: stretched over longer videos in testing; in training those are refused."""
+        if self.training and rows > self.config.positions:
+            raise ValueError(f"{rows} rows, but the positions of training end at {self.config.positions}")
+        if rows >= self.config.positions:
+            return F.interpolate(self.places, rows, mode="linear", align_corners=False)
+        return self.places[..., :rows]
+
+
+def sinusoids(rows: int, width: int) -> Tensor:
+    """Positions ``(1, width, rows)`` of sines and cosines in turn (Vaswani et al. 2017, 3.5), over ``sqrt(width)``."""
+    channel = torch.arange(width)
+    angle = torch.arange(rows)[:, None].double() / 10000.0 ** (2 * (channel // 2).double() / width)
+    table = torch.where(channel % 2 == 0, angle.sin(), angle.cos())
+    return (table / width**0.5).float().T[None]

@@ -87,7 +87,7 @@ def load_descriptions(args: WtalArguments, data: WeakData) -> Descriptions:
 def evaluation_rules(args: WtalArguments) -> EvaluationRules:
     """What the evaluation counts."""
     ambiguous = None if args.ambiguous is None else read_ambiguous(Path(args.ambiguous))
-    return EvaluationRules(tuple(args.thresholds), args.protocol, args.round_truth, ambiguous)
+    return EvaluationRules(tuple(args.thresholds), args.protocol, ambiguous)
 
 
 @dataclass(frozen=True)

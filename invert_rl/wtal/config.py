@@ -112,9 +112,12 @@ class WtalArguments(SupervisedArguments):
         default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], metadata={"help": "tIoU."}
     )
     protocol: str = field(
-        default="activitynet", metadata={"help": "Evaluator (docs/detection.md).", "choices": tuple(PROTOCOLS)}
+        default="delu",
+        metadata={"help": "Evaluator (docs/detection.md); delu counts whole snippets.", "choices": tuple(PROTOCOLS)},
     )
-    round_truth: bool = field(default=False, metadata={"help": "Ground truth on whole snippets, as DELU's evaluator."})
+    round_truth: bool | None = field(
+        default=None, metadata={"help": "Older name: true is protocol delu, false protocol activitynet."}
+    )
     ambiguous: str | None = field(
         default=None, metadata={"help": "File of 'video start end' lines; detections that touch one do not count."}
     )
@@ -145,6 +148,8 @@ class WtalArguments(SupervisedArguments):
             raise DataError("annotations and features belong together; give both or neither")
         if self.annotations is not None and self.joint_features is not None:
             raise DataError("give either joint_features or annotations and features")
+        if self.round_truth is not None:
+            self.protocol, self.round_truth = ("delu" if self.round_truth else "activitynet"), None
         if self.counted_words == "masked" and not self.mask_words:
             raise DataError("counted_words masked needs mask_words: no word would count")
 

@@ -30,7 +30,7 @@ class ProposalSettings:
     sigma: float = 0.3
     """Of the Gaussian suppression, which counts lengths in snippets plus one."""
     shortest: int = 2
-    """Proposals of fewer snippets are dropped."""
+    """Proposals of fewer snippets are dropped after the suppression, in which they take part."""
     most: int = 0
     """Proposals kept per video, best first; 0: all."""
 
@@ -45,6 +45,12 @@ def runs(active: np.ndarray) -> list[tuple[int, int]]:
     """Runs of True in ``active`` ``(T,)`` as (first, one after the last)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], active, [False]]).astype(np.int8)))
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def proposed_runs(active: np.ndarray) -> list[tuple[int, int]]:
+    """The runs of a threshold; none where it leaves the first snippet alone [R: its index 0 is taken for nothing]."""
+    found = runs(active)
+    return [] if found == [(0, 1)] else found
 
 
 def contrast(scores: np.ndarray, start: int, end: int, margin: float) -> float:
@@ -70,8 +76,7 @@ def propose(cas: Tensor, attention: Tensor, settings: ProposalSettings) -> tuple
     chosen = torch.nonzero(probabilities >= settings.class_threshold)[:, 0].tolist()
     chosen = chosen or [int(probabilities.argmax())]
     levels = attention.double().cpu().numpy()
-    found = [run for level in np.linspace(*settings.thresholds) for run in runs(levels > level)]
-    found = [(start, end) for start, end in found if end - start >= settings.shortest]
+    found = [run for level in np.linspace(*settings.thresholds) for run in proposed_runs(levels > level)]
     segments, scores, labels = [], [], []
     for label in chosen:
         values = weighted[:, label].numpy()
@@ -82,5 +87,8 @@ def propose(cas: Tensor, attention: Tensor, settings: ProposalSettings) -> tuple
             labels.append(label)
     if not segments:
         return torch.zeros(0, 2), torch.zeros(0), torch.zeros(0, dtype=torch.long)
-    rules = Suppression(sigma=settings.sigma, min_score=-math.inf, max_segments=settings.most, extra_length=1.0)
-    return suppress(torch.tensor(segments), torch.tensor(scores), torch.tensor(labels), rules)
+    rules = Suppression(sigma=settings.sigma, min_score=-math.inf, max_segments=0, extra_length=1.0)
+    kept = suppress(torch.tensor(segments), torch.tensor(scores), torch.tensor(labels), rules)
+    long = kept[0][:, 1] - kept[0][:, 0] >= settings.shortest
+    times, values, ids = (part[long][: settings.most or None] for part in kept)
+    return times, values, ids

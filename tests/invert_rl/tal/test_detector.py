@@ -18,7 +18,7 @@ from invert_rl.tal.features import Features
 from invert_rl.tal.losses import diou_loss, focal_loss
 from invert_rl.tal.nms import Suppression
 from invert_rl.tal.planted import PlantedSettings, plant, write_world
-from invert_rl.tal.pyramid import ConvAttention, Pyramid, PyramidConfig
+from invert_rl.tal.pyramid import ConvAttention, Pyramid, PyramidConfig, sinusoids
 
 TINY = PyramidConfig(
     input_width=32, width=32, heads=4, embedding_layers=1, stem_layers=1, levels=3, window=0, drop_path=0
@@ -32,20 +32,36 @@ def tiny(**changes: object) -> Detector:
     return Detector(replace(config, **changes))
 
 
-def test_levels_halve_and_padding_changes_nothing() -> None:
+def test_levels_halve_and_what_stands_in_padding_changes_nothing() -> None:
     torch.manual_seed(0)
     pyramid = Pyramid(replace(TINY, window=5)).eval()
     features, mask = torch.randn(2, 16, 32), torch.ones(2, 16, dtype=torch.bool)
     levels, masks = pyramid(features, mask)
     assert [level.shape for level in levels] == [(2, 32, 16), (2, 32, 8), (2, 32, 4)]
-    padded = torch.cat([features, torch.randn(2, 16, 32)], dim=1)
-    longer, longer_masks = pyramid(padded, torch.arange(32)[None].expand(2, -1) < 16)
-    for level, other, rows in zip(levels, longer, longer_masks, strict=True):
-        assert torch.allclose(level, other[..., : level.shape[-1]], atol=1e-5)
-        assert other[..., level.shape[-1] :].abs().max() == 0
-        assert rows.sum() == 2 * level.shape[-1]
+    mask = torch.arange(32)[None].expand(2, -1) < 16
+    longer, other = (pyramid(torch.cat([features, torch.randn(2, 16, 32)], dim=1), mask) for _ in range(2))
+    for level, same, rows in zip(longer[0], other[0], other[1], strict=True):
+        assert torch.equal(level, same)
+        assert rows.sum() == 2 * 16 * level.shape[-1] // 32
     with pytest.raises(ValueError, match="multiple of 4"):
         pyramid(features[:, :15], mask[:, :15])
+
+
+def test_windows_and_positions_of_levels() -> None:
+    config = replace(TINY, window=(5, 4, 0), positions=8)
+    torch.manual_seed(0)
+    pyramid = Pyramid(config)
+    windows = [block.attention.window for block in (*pyramid.stem, *pyramid.branch)]
+    assert windows == [5, 4, 0]
+    assert pyramid.multiple == 8  # stride 2 times chunks of 4
+    assert Pyramid(TINY).multiple == 4
+    with pytest.raises(ValueError, match="2 attention windows for 3 levels"):
+        Pyramid(replace(TINY, window=(5, 5)))
+    with pytest.raises(ValueError, match="positions of training end at 8"):
+        pyramid(torch.zeros(1, 16, 32), torch.ones(1, 16, dtype=torch.bool))
+    places = sinusoids(3, 4) * 2  # over the root of the width
+    assert places[0, :, 1].tolist() == pytest.approx([math.sin(1), math.cos(1), math.sin(0.01), math.cos(0.01)])
+    assert places[0, :, 0].tolist() == [0, 1, 0, 1]
 
 
 def test_attention_sees_only_its_window() -> None:

@@ -16,10 +16,7 @@ from invert_rl.wtal.data import from_planted, snippet_grid
 from invert_rl.wtal.evaluate import (
     EvaluationRules,
     detect_videos,
-    percent,
-    rounded,
     score,
-    without_ambiguous,
 )
 from invert_rl.wtal.proposals import ProposalSettings, contrast, propose, runs, video_scores
 from tests.invert_rl.wtal import small
@@ -107,37 +104,32 @@ def truth() -> dict[str, list[dict]]:
 
 def test_perfect_detections_have_a_map_of_one() -> None:
     found = score(DATA, truth(), EvaluationRules())
+    assert found.pop("n") == sum(map(len, truth().values()))
     assert list(found) == ["average_mAP", *(f"mAP@0.{digit}" for digit in range(1, 8))]
     assert set(found.values()) == {1.0}
-    assert set(percent(found).values()) == {100.0}
 
 
 def test_ambiguous_intervals_remove_detections_only_when_asked_for() -> None:
     video = DATA.test[0].video
-    start, end = truth()[video][0]["segment"]
-    ambiguous = {video: [(end - 0.6, end + 5.0)]}
-    kept = without_ambiguous(DATA, truth(), ambiguous)
-    touched = [e for e in truth()[video] if e["segment"][0] < end + 5.0 and e["segment"][1] > end - 0.6]
-    assert len(kept[video]) == len(truth()[video]) - len(touched) < len(truth()[video])
-    assert score(DATA, truth(), EvaluationRules(ambiguous=ambiguous))["average_mAP"] < 1
-    assert score(DATA, truth(), EvaluationRules(ambiguous={}))["average_mAP"] == 1
-    beside = {video: [(end, end + 5.0)]}  # it only touches: no snippet is shared
-    others = [e for e in truth()[video][1:] if e["segment"][0] < end + 5.0]
-    assert len(without_ambiguous(DATA, truth(), beside)[video]) == len(truth()[video]) - len(others)
+    end = truth()[video][0]["segment"][1]
+    found = [score(DATA, truth(), EvaluationRules(ambiguous=spans))["average_mAP"] for spans in ({}, None)]
+    assert found == [1, 1]
+    touched = {video: [(end - 0.6, end + 5.0)]}
+    assert score(DATA, truth(), EvaluationRules(ambiguous=touched))["average_mAP"] < 1
+    beside = {video: [(end + 0.01, end + 0.4)]}  # rounds to no snippet of the detection
+    assert score(DATA, truth(), EvaluationRules(ambiguous=beside))["average_mAP"] == 1
 
 
 def test_rounding_of_the_ground_truth_is_the_evaluators() -> None:
-    """round(t * 25 / 16) of times that are no borders of snippets; the data itself stays."""
+    """round(t * 25 / 16) of times that are no borders of snippets, for DELU's protocol alone."""
     database = {name: {**record, "annotations": []} for name, record in DATA.database.items()}
     name = DATA.test[0].video
     database[name]["annotations"] = [{"segment": [1.0, 3.3], "label": "bow"}]
     data = type(DATA)(DATA.classes, DATA.train, DATA.test, database, DATA.test_subset)
-    found = rounded(data)[name]["annotations"][0]["segment"]
-    assert found == pytest.approx([round(1.0 * 25 / 16) * 16 / 25, round(3.3 * 25 / 16) * 16 / 25])
-    assert database[name]["annotations"][0]["segment"] == [1.0, 3.3]
-    exact = {name: [{"segment": found, "label": "bow", "score": 1.0}]}
-    assert score(data, exact, EvaluationRules((0.99,), round_truth=True))["average_mAP"] == 1
-    assert score(data, exact, EvaluationRules((0.99,)))["average_mAP"] == 0
+    borders = [round(1.0 * 25 / 16) * 16 / 25, round(3.3 * 25 / 16) * 16 / 25]
+    exact = {name: [{"segment": borders, "label": "bow", "score": 1.0}]}
+    assert score(data, exact, EvaluationRules((0.99,)))["average_mAP"] == 1
+    assert score(data, exact, EvaluationRules((0.99,), "activitynet"))["average_mAP"] == 0
 
 
 def test_the_published_list_of_ambiguous_intervals_is_read(tmp_path: Path) -> None:

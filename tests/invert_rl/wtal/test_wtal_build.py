@@ -80,7 +80,8 @@ def test_evaluation_rules_come_from_the_settings(tmp_path: Path) -> None:
     path.write_text("v1 0.0 1.5\n")
     rules = evaluation_rules(arguments(tmp_path, ambiguous=str(path), round_truth=True, thresholds=[0.5]))
     assert rules.ambiguous == {"v1": [(0.0, 1.5)]}
-    assert (rules.round_truth, rules.thresholds, rules.protocol) == (True, (0.5,), "activitynet")
+    assert (rules.thresholds, rules.protocol) == ((0.5,), "delu")
+    assert evaluation_rules(arguments(tmp_path, round_truth=False)).protocol == "activitynet"
     assert evaluation_rules(arguments(tmp_path)).ambiguous is None
 
 
