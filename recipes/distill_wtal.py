@@ -97,7 +97,9 @@ def main(args: WtalArguments) -> None:
         settings = {"descriptions_from": descriptions.source, **args.to_dict()}
         beside = {"shuffled": shuffled, "best": None if best is None else {"step": best[0], "average_mAP": best[1]}}
         seconds = time.perf_counter() - started
-        summary = write_summary(args.output_dir, before, after, seconds, settings, rescore=rescore, **beside)
+        summary = write_summary(
+            args.output_dir, before, after, seconds, settings, rescore=rescore, features=data.features, **beside
+        )
         columns = {"before": before, "after": after, **({} if shuffled is None else {"shuffled labels": shuffled})}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         if best is not None:

@@ -65,7 +65,9 @@ def main(args: ActionVLMArguments) -> None:
         levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
         rescore = write_outcome(folder, results, data.truth, data.test_subset, args.protocol, levels)
         seconds = time.perf_counter() - started
-        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict(), rescore=rescore, **controls)
+        summary = write_summary(
+            args.output_dir, before, after, seconds, args.to_dict(), rescore=rescore, features=data.features, **controls
+        )
         columns = {"untrained": before, "trained": after, **controls}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         out.print(

@@ -102,7 +102,7 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
         rescore = write_outcome(folder, results, data.unseen.database, args.test_subset, args.protocol, levels)
         settings = {**asdict(config), **run.to_dict(), "split": number, "classes": asdict(data.split)}
         seconds = time.perf_counter() - started
-        report = write_report(folder, conditions, seconds, settings, rescore=rescore)
+        report = write_report(folder, conditions, seconds, settings, rescore=rescore, features=data.features)
         out.print(report_table(report, f"split {number}, {len(data.unseen.videos)} test videos, percent"))
         out.print(f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {folder / 'summary.json'}")
     trainer.accelerator.wait_for_everyone()

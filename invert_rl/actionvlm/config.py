@@ -9,15 +9,16 @@ from invert_rl.actionvlm.language import LAYOUTS, TOKENS
 from invert_rl.actionvlm.llm import TINY
 from invert_rl.actionvlm.model import STREAMS
 from invert_rl.actionvlm.prompt import ANSWER_STYLES, POSITIONS
-from invert_rl.tal.training import SupervisedArguments
+from invert_rl.tal.feature_arguments import FeatureArguments
+from invert_rl.tal.features import LAYOUTS as FEATURE_LAYOUTS
 
 DEFAULT_OUTPUT = "runs/train_actionvlm"
 RANGE_SETS = ("actionformer", "epic")
 
 
 @dataclass
-class ActionVLMArguments(SupervisedArguments):
-    """Everything of `SupervisedArguments` and the fields below; ``learning_rate`` and ``weight_decay`` are the head's.
+class ActionVLMArguments(FeatureArguments):
+    """Everything of `FeatureArguments` and the fields below; ``learning_rate`` and ``weight_decay`` are the head's.
 
     Defaults are the paper's for THUMOS14 where it says.
     """
@@ -38,16 +39,13 @@ class ActionVLMArguments(SupervisedArguments):
         default=None, metadata={"help": "Annotations as invert-rl convert writes them; default: generated data."}
     )
     test_annotations: str | None = field(default=None, metadata={"help": "Default: train_annotations."})
-    train_subset: str = field(default="validation", metadata={"help": "Subset to train on."})
-    test_subset: str = field(default="test", metadata={"help": "Subset to test on."})
-    features: str | None = field(default=None, metadata={"help": "Folder or HDF5 file of extracted features."})
     feature_layout: str = field(
-        default="thumos-videomaev2-g", metadata={"help": "A name of invert_rl.tal.features.LAYOUTS."}
+        default="thumos-videomaev2-g",
+        metadata={
+            "help": "Published features whose numbers hold (docs/detection.md).",
+            "choices": list(FEATURE_LAYOUTS),
+        },
     )
-    feature_width: int | None = field(default=None, metadata={"help": "Channels, where the layout's differ."})
-    feature_stride: float | None = field(default=None, metadata={"help": "Frames between rows, likewise."})
-    feature_clip: float | None = field(default=None, metadata={"help": "Frames that a row saw, likewise."})
-    feature_fps: float | None = field(default=None, metadata={"help": "Frame rate of all videos, likewise."})
     resize: int | None = field(default=None, metadata={"help": "Rows that every video is resized to; default: none."})
     video_root: str | None = field(default=None, metadata={"help": "Folder of videos to train on end to end."})
     video_ending: str = field(default=".mp4", metadata={"help": "End to end: what follows a video's id."})

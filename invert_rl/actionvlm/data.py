@@ -19,8 +19,8 @@ from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.frames import FrameReader, time_videos
 from invert_rl.actionvlm.prompt import answer_text
 from invert_rl.tal.annotations import class_names, read_database
-from invert_rl.tal.data import Video, pad, read_videos, window_of
-from invert_rl.tal.features import LAYOUTS, Features, Layout
+from invert_rl.tal.data import Video, pad, read_videos, videos_of, window_of
+from invert_rl.tal.features import Features, Layout
 from invert_rl.tal.planted import TWINS, PlantedSettings, plant, write_world
 from invert_rl.tal.windows import random_window
 
@@ -40,6 +40,8 @@ class ActionData:
     """Last channels of the features that are for the language model alone (generated data)."""
     reader: FrameReader | None = None
     """End to end: gives the frames of windows, whose features are times."""
+    features: dict[str, Any] | None = None
+    """By subset, what was found of extracted features (see `FeatureReport.summary`)."""
 
     def batch(self, windows: Sequence[Video], rows: int, multiple: int = 1) -> tuple[Tensor, Tensor]:
         """The model's input of windows padded to ``rows`` rows, and its mask ``(B, L)`` (see `pad`)."""
@@ -109,7 +111,10 @@ def planted_data(folder: Path, seed: int, train_videos: int = 192, test_videos: 
         seen = read_videos(annotations, Features(folder / "features", world.layout), subset, world.classes)
         known = read_videos(annotations, Features(folder / "second", second), subset, world.classes)
         sets.append(
-            [replace(a, features=torch.cat([a.features, b.features], dim=1)) for a, b in zip(seen, known, strict=True)]
+            [
+                replace(a, features=torch.cat([a.features[:], b.features[:]], dim=1))
+                for a, b in zip(seen, known, strict=True)
+            ]
         )
     return ActionData(
         list(world.classes), sets[0], sets[1], database, "validation", world.settings.width, world.settings.second_width
@@ -146,21 +151,12 @@ def read_data(args: ActionVLMArguments, feature_width: int) -> ActionData:
         train, test = (time_videos(base, name, classes, args.frame_rate, args.resize) for _, base, name in subsets)
         reader = FrameReader(Path(args.video_root), args.video_ending, args.frame_size)
         return ActionData(classes, train, test, test_base, args.test_subset, feature_width, reader=reader)
-    layout = layout_of(args)
-    features = Features(str(args.features), layout)
-    train, test = (read_videos(file, features, name, classes, args.resize) for file, _, name in subsets)
-    return ActionData(classes, train, test, test_base, args.test_subset, layout.width)
-
-
-def layout_of(args: ActionVLMArguments) -> Layout:
-    """The features' layout with the arguments' own numbers; raises `DataError` for an unknown name."""
-    if args.feature_layout not in LAYOUTS:
-        raise DataError(f"feature_layout {args.feature_layout!r}: not one of {', '.join(LAYOUTS)}")
-    known = LAYOUTS[args.feature_layout]
-    return replace(
-        known,
-        width=args.feature_width or known.width,
-        stride=args.feature_stride or known.stride,
-        clip=args.feature_clip or known.clip,
-        fps=args.feature_fps or known.fps,
-    )
+    features = args.open_features()
+    parts, reports = [], {}
+    for file, base, name in subsets:
+        base = args.with_frame_rates(base)
+        report, left_out = args.select(features, base, (name,), str(file), args.resize is not None)
+        parts.append(videos_of(base, str(file), features, name, classes, args.resize, left_out=left_out))
+        reports[name] = report.summary(args.bad_features, base, name)
+    width = features.layout.width
+    return ActionData(classes, parts[0], parts[1], test_base, args.test_subset, width, features=reports)

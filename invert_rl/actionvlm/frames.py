@@ -45,7 +45,7 @@ class FrameReader:
         """Frames of windows of `time_videos`, ``(B, rows, 3, size, size)`` uint8, black where a window has ended."""
         frames = torch.zeros(len(videos), rows, 3, self.size, self.size, dtype=torch.uint8)
         for place, video in enumerate(videos):
-            frames[place, : len(video.features)] = self.read(video.video, video.features[:, 0])
+            frames[place, : len(video.features)] = self.read(video.video, video.features[:][:, 0])
         return frames
 
     def _resized(self, picture: np.ndarray) -> Tensor:

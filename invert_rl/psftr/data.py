@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import DataError
-from data_prep.files import read_json
 from invert_rl.evaluation.detection_files import scored_annotations
 from invert_rl.tal.data import Video, pad, window_of
 from invert_rl.tal.features import Layout
@@ -41,30 +39,6 @@ GT_FILTERS = {
     "gap_activitynet": GtFilter(seconds=1.0),
 }
 """By name: all ground truth, and what GAP's code leaves out [R GAP]. Numbers of different filters do not compare."""
-
-
-def with_frame_rates(database: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
-    """A copy of an annotation database with each video's ``fps`` from ``{video: {"video_fps": …}}``, GAP's layout.
-
-    ``prefix`` may stand before the ids of the file, as before the names of the features. Videos that the file does not
-    name keep theirs. Raises `DataError` for another layout.
-    """
-    rates = read_json(path)
-    try:
-        found = {video.removeprefix(prefix): float(facts["video_fps"]) for video, facts in rates.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f'{path}: expected {{video: {{"video_fps": frames a second}}}} ({error!r})') from error
-    return {video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()}
-
-
-def check_frame_rates(database: dict[str, Any], layout: Layout, where: str) -> None:
-    """Raise `DataError` for a video whose features' frame rate neither its annotation nor the layout says."""
-    unknown = [video for video, record in database.items() if layout.fps is None and record.get("fps") is None]
-    if unknown:
-        raise DataError(
-            f"{where}: {len(unknown)} videos have no fps, among them {unknown[0]!r}, and the features were taken at "
-            "each video's own rate; give --frame_rates, or --feature_fps if one rate holds for all"
-        )
 
 
 def filter_ground_truth(database: dict[str, Any], name: str, layout: Layout) -> tuple[dict[str, Any], int]:

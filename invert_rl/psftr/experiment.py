@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.detection_scoring import score_results
-from invert_rl.psftr.data import check_frame_rates, filter_ground_truth, of_classes, training_slices, with_frame_rates
+from invert_rl.psftr.data import filter_ground_truth, of_classes, training_slices
 from invert_rl.psftr.inference import detect_all
 from invert_rl.psftr.model import PSFTR
 from invert_rl.psftr.planted import write_attribute_world
@@ -22,7 +22,6 @@ from invert_rl.psftr.splits import ClassSplit, make_splits, read_split, write_sp
 from invert_rl.psftr.text import read_text_embeddings
 from invert_rl.tal.annotations import class_names, read_database
 from invert_rl.tal.data import Video, videos_of
-from invert_rl.tal.features import Features
 
 SPLITS = 10
 """Seeded splits (section 4.1)."""
@@ -56,13 +55,17 @@ class SplitData:
     seen: DetectionSet | None
     dropped: int
     """Segments that ``gt_filter`` left out of the annotations."""
-    missing: int
-    """Annotated videos, of all subsets, that ``skip_missing`` left out."""
+    features: dict[str, Any]
+    """What was found of the features (see `FeatureReport.summary`)."""
 
     def __str__(self) -> str:
         """One line for people."""
         left_out = f", {self.dropped} segments left out by gt_filter" if self.dropped else ""
-        left_out += f", {self.missing} videos left out for want of features" if self.missing else ""
+        if self.features["left_out"]:
+            left_out += (
+                f", {self.features['left_out']} videos left out for their features, whose "
+                f"{self.features['ground_truth_without_features']} test segments count as missed"
+            )
         return (
             f"{len(self.split.train)} seen classes in {len(self.slices)} slices, {len(self.split.test)} unseen classes "
             f"in {len(self.unseen.videos)} test videos{left_out}"
@@ -100,18 +103,16 @@ def class_split(args: PSFTRArguments, number: int) -> ClassSplit:
 def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData:
     """Read the annotations, features and class texts of a split; raises `DataError` for what does not fit."""
     assert args.annotations is not None and args.features is not None and args.text is not None
-    features = Features(args.features, args.feature_layout(width))
-    database = read_database(Path(args.annotations))
-    if args.frame_rates is not None:
-        database = with_frame_rates(database, Path(args.frame_rates), features.layout.prefix)
-    missing = set(features.missing(list(database))) if args.skip_missing else set()
-    database = {video: record for video, record in database.items() if video not in missing}
-    check_frame_rates(database, features.layout, args.annotations)
+    features = args.open_features(width)
+    database = args.with_frame_rates(read_database(Path(args.annotations)))
+    resized = args.rescale is not None
+    subsets = (args.train_subset, args.test_subset)
+    report, left_out = args.select(features, database, subsets, args.annotations, resized)
     everything, dropped = filter_ground_truth(database, args.gt_filter, features.layout)
 
     def videos(database: dict[str, Any], subset: str, classes: Sequence[str]) -> list[Video]:
         where = f"{args.annotations}, {len(classes)} classes"
-        return videos_of(database, where, features, subset, classes, args.rescale)
+        return videos_of(database, where, features, subset, classes, args.rescale, left_out=left_out)
 
     def test_set(classes: tuple[str, ...]) -> DetectionSet:
         database = of_classes(everything, classes)
@@ -130,7 +131,7 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
         test_set(split.test),
         test_set(split.train) if args.evaluate_seen else None,
         dropped,
-        len(missing),
+        report.summary(args.bad_features, everything, args.test_subset),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -11,13 +11,13 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from data_prep.errors import DataError
 from invert_rl.psftr.data import GT_FILTERS
 from invert_rl.psftr.text import DEFAULT_PROMPT, PROMPTS
-from invert_rl.tal.features import LAYOUTS, Layout
-from invert_rl.tal.training import SupervisedArguments
+from invert_rl.tal.feature_arguments import FeatureArguments
+from invert_rl.tal.features import LAYOUTS
 
 
 @dataclass
-class PSFTRArguments(SupervisedArguments):
-    """Everything of `SupervisedArguments` and the fields below; the defaults are the paper's for THUMOS14."""
+class PSFTRArguments(FeatureArguments):
+    """Everything of `FeatureArguments` and the fields below; the defaults are the paper's for THUMOS14."""
 
     output_dir: str = field(
         default="runs/train_psftr", metadata={"help": "Run folder; default: the next free runs/train_psftr_NNN."}
@@ -25,29 +25,15 @@ class PSFTRArguments(SupervisedArguments):
     annotations: str | None = field(
         default=None, metadata={"help": "As invert-rl convert writes them; default: generated data (planted)."}
     )
-    features: str | None = field(default=None, metadata={"help": "Folder or HDF5 file of CLIP features."})
     text: str | None = field(default=None, metadata={"help": "Class texts that invert-rl extract-clip wrote."})
     prompt: str = field(
         default=DEFAULT_PROMPT, metadata={"help": "Prompt of the class texts (Table 4).", "choices": list(PROMPTS)}
     )
-    layout: str = field(
-        default="thumos-clip", metadata={"help": "Grid of the features (docs/detection.md).", "choices": list(LAYOUTS)}
+    feature_layout: str = field(
+        default="thumos-clip",
+        metadata={"help": "Published features whose numbers hold (docs/detection.md).", "choices": list(LAYOUTS)},
     )
-    feature_stride: float | None = field(default=None, metadata={"help": "Frames between rows; null: the layout's."})
-    feature_clip: float | None = field(default=None, metadata={"help": "Frames that a row saw; null: the layout's."})
-    feature_fps: float | None = field(
-        default=None,
-        metadata={"help": "Frame rate at which all rows were taken; null: the layout's, else each video's."},
-    )
-    feature_prefix: str | None = field(default=None, metadata={"help": "Of file names; null: the layout's."})
-    frame_rates: str | None = field(
-        default=None, metadata={"help": "JSON with video_fps by video, as GAP's *_info.json; null: fps as annotated."}
-    )
-    skip_missing: bool = field(
-        default=False, metadata={"help": "Leave out videos without features, in training and evaluation alike."}
-    )
-    train_subset: str = field(default="validation", metadata={"help": "Subset of the training videos."})
-    test_subset: str = field(default="test", metadata={"help": "Subset of the test videos."})
+    layout: str | None = field(default=None, metadata={"help": "Older name of feature_layout."})
 
     split_lists: str | None = field(
         default=None,
@@ -102,18 +88,10 @@ class PSFTRArguments(SupervisedArguments):
         default="constant", metadata={"help": "GAP's drop at epoch 40 is never reached, hence constant."}
     )
 
-    def feature_layout(self, width: int) -> Layout:
-        """The layout of the features, with what the fields change; ``width`` is the model's."""
-        layout = replace(LAYOUTS[self.layout], width=width)
-        if self.feature_stride is not None:
-            layout = replace(layout, stride=self.feature_stride)
-        if self.feature_clip is not None:
-            layout = replace(layout, clip=self.feature_clip)
-        if self.feature_fps is not None:
-            layout = replace(layout, fps=self.feature_fps)
-        if self.feature_prefix is not None:
-            layout = replace(layout, prefix=self.feature_prefix)
-        return layout
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.layout is not None:
+            self.feature_layout, self.layout = self.layout, None
 
     def set_threads(self) -> None:
         """Give PyTorch the threads of ``threads``."""

@@ -254,7 +254,10 @@ def detector_of(about: SavedDetector, official: Mapping[str, Tensor], where: str
 
     Buffers of the official points are not needed.
     """
-    model = Detector(about.config)
+    try:
+        model = Detector(about.config)
+    except ValueError as error:
+        raise DataError(f"{where}: the settings make no model ({error})") from error
     own = model.state_dict()
     found: dict[str, Tensor] = {"normalizer.value": own["normalizer.value"]}
     scales = own["scales"].clone()

@@ -20,3 +20,17 @@ def read_database(annotations: Path) -> dict[str, Any]:
 def class_names(database: dict[str, Any]) -> list[str]:
     """Classes of all subsets in alphabetical order; their places are the class ids."""
     return sorted({entry["label"] for record in database.values() for entry in record["annotations"]})
+
+
+def with_frame_rates(database: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:
+    """A copy of an annotation database with each video's ``fps`` from ``{video: {"video_fps": …}}``, GAP's layout.
+
+    ``prefix`` may stand before the ids of the file, as before the names of the features. Videos that the file does not
+    name keep theirs. Raises `DataError` for another layout.
+    """
+    rates = read_json(path)
+    try:
+        found = {video.removeprefix(prefix): float(facts["video_fps"]) for video, facts in rates.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f'{path}: expected {{video: {{"video_fps": frames a second}}}} ({error!r})') from error
+    return {video: {**record, "fps": found[video]} if video in found else record for video, record in database.items()}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from data_prep.errors import DataError
-from invert_rl.tal.grid import Grid
+from invert_rl.tal.grid import Grid, resize
 
 ENDINGS = (".npy", ".npz", ".pt")
 HDF5_ENDINGS = (".h5", ".hdf5")
@@ -24,15 +26,15 @@ class Layout:
     """How one published set of features is stored and what its rows stand for."""
 
     width: int
-    """D, channels."""
+    """D, channels; 0: not known, any."""
     stride: float
-    """Frames between rows."""
+    """Frames between rows; 0: not known."""
     clip: float
     """Frames that a row saw."""
     fps: float | None = None
     """Frames a second of all videos; None: the frame rate of each video's own file."""
     prefix: str = ""
-    """Before the video's id in file names and HDF5 keys."""
+    """Before the video's id in file names and HDF5 keys; a name without it serves, too."""
     suffix: str = ""
 
     def grid(self, fps: float | None = None) -> Grid:
@@ -48,11 +50,32 @@ LAYOUTS = {
     "thumos-videomaev2-g": Layout(1408, 4, 16),
     "thumos-clip": Layout(512, 8, 8),
     "anet-tsp": Layout(512, 16, 16, 15.0, prefix="v_"),
-    "anet-clip": Layout(512, 16, 16),
+    "anet-clip": Layout(512, 16, 16, prefix="v_"),
     "epic-slowfast": Layout(2304, 16, 32, 30.0),
+    "wtal-i3d": Layout(2048, 16, 16, 25.0),
 }
 """Published features: ActionFormer's and OpenTAD's I3D, VideoMAEv2-g, TSP and SlowFast, GAP's CLIP ViT-B/16 (whose
-clip is one stride; its rows are not normalised)."""
+clip is one stride; its rows are not normalised), and I3D as weakly supervised work has it."""
+
+
+def changed_layout(
+    name: str | None = None,
+    width: int | None = None,
+    stride: float | None = None,
+    clip: float | None = None,
+    fps: float | None = None,
+    prefix: str | None = None,
+) -> Layout:
+    """The layout of `LAYOUTS` called ``name`` with what is given in place of its own numbers.
+
+    Without a name ``stride`` says that of the rows; width and length are only checked as far as they are known. Raises
+    `DataError` for an unknown name.
+    """
+    if name is not None and name not in LAYOUTS:
+        raise DataError(f"feature_layout {name!r}: not one of {', '.join(LAYOUTS)}")
+    known = LAYOUTS[name] if name is not None else Layout(0, stride or 0.0, clip or stride or 0.0)
+    given: dict[str, Any] = {"width": width, "stride": stride, "clip": clip, "fps": fps, "prefix": prefix}
+    return replace(known, **{key: value for key, value in given.items() if value is not None})
 
 
 class Features:
@@ -71,35 +94,109 @@ class Features:
 
         Raises `DataError` where they are missing, of another shape, not finite, or too few or many.
         """
-        name = f"{self.layout.prefix}{video}{self.layout.suffix}"
-        if self.path.is_file():
-            where, array = f"{self.path}: {name}", _read_hdf5(self.path, name)
-        else:
-            file = self._file(name)
-            where, array = str(file), read_array(file)
-        rows = check_array(array, self.layout.width, where, self.transposed)
-        if duration is not None:
-            self.layout.grid(fps).check_length(len(rows), duration, where)
+        where, array = self._open(video)
+        rows = check_array(array, self.layout.width or None, where, self.transposed)
+        if duration is not None and self.layout.stride:
+            self._grid(fps, where).check_length(len(rows), duration, where)
         return rows
+
+    def check(self, video: str, duration: float, fps: float | None = None) -> None:
+        """Raise `DataError` as `read` does, a `LengthError` where only the number of rows does not fit."""
+        self.read(video, duration, fps)
+
+    def rows(self, video: str) -> Rows:
+        """The rows of a video, read when they are asked for; raises `DataError` for a missing file."""
+        where, array = self._open(video)
+        shape = array.shape[::-1] if self.transposed else array.shape
+        if len(shape) != 2:
+            raise DataError(f"{where}: expected an array of rows (T, D), found shape {array.shape}")
+        return Rows(self, video, (int(shape[0]), int(shape[1])))
+
+    def slice(self, video: str, first: int, last: int) -> np.ndarray:
+        """Rows ``first`` to ``last`` ``(last - first, D)`` float32; of an npy file nothing else is read."""
+        array = self._open(video)[1]
+        part = array[:, first:last].T if self.transposed else array[first:last]
+        return np.array(part, dtype=np.float32, order="C")
 
     def missing(self, videos: list[str]) -> list[str]:
         """Those of ``videos`` that have no features."""
-        names = set(self._names())
-        return [video for video in videos if f"{self.layout.prefix}{video}{self.layout.suffix}" not in names]
+        return [video for video in videos if self._name(video) is None]
 
-    def _file(self, name: str) -> Path:
-        for ending in ENDINGS:
-            file = self.path / f"{name}{ending}"
-            if file.is_file():
-                return file
-        raise DataError(f"{self.path}: no {name}{ENDINGS[0]} (nor {', '.join(ENDINGS[1:])}); correct prefix or suffix?")
+    def _name(self, video: str) -> str | None:
+        """The name that a video's features have: with the layout's prefix, or without it; capitals or not."""
+        wanted = (f"{self.layout.prefix}{video}{self.layout.suffix}", f"{video}{self.layout.suffix}")
+        exact = next((name for name in wanted if name in self._names), None)
+        return exact or next(
+            (self._folded[name.casefold()] for name in wanted if name.casefold() in self._folded), None
+        )
 
-    def _names(self) -> Iterator[str]:
+    def _grid(self, fps: float | None, where: str) -> Grid:
+        if self.layout.fps is None and fps is None:
+            raise DataError(
+                f"{where}: these features were taken at each video's own frame rate, which the annotations do not "
+                "say; give --feature_fps if one holds for all, or --frame_rates"
+            )
+        return self.layout.grid(fps)
+
+    def _open(self, video: str) -> tuple[str, np.ndarray]:
+        """The file, for errors, and its array, mapped into memory where it is npy."""
+        name, expected = self._name(video), f"{self.layout.prefix}{video}{self.layout.suffix}"
+        if self.path.is_file():
+            if name is None:
+                keys = ", ".join(list(self._names)[:3]) or "none"
+                raise DataError(f"{self.path}: no key {expected!r}; the first keys are: {keys}")
+            with _hdf5().File(self.path, "r") as file:
+                entry = file[name]
+                return f"{self.path}: {name}", np.asarray(entry if hasattr(entry, "shape") else entry[NPZ_KEY])
+        if name is None:
+            raise DataError(
+                f"{self.path}: no {expected}{ENDINGS[0]} (nor {', '.join(ENDINGS[1:])}); correct prefix or suffix?"
+            )
+        file = self.path / f"{name}{self._names[name]}"
+        return str(file), read_array(file)
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        """Names that are there, without their endings, and these."""
         if self.path.is_file():
             with _hdf5().File(self.path, "r") as file:
-                yield from list(file)
-        else:
-            yield from (file.stem for file in self.path.iterdir() if file.suffix in ENDINGS)
+                return dict.fromkeys(file, "")
+        found: dict[str, str] = {}
+        for file in sorted(self.path.iterdir(), key=lambda file: file.name):
+            if file.suffix in ENDINGS:
+                found.setdefault(file.stem, file.suffix)
+        return found
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        """The names in lower case, and as they are."""
+        return {name.casefold(): name for name in self._names}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows ``(T, D)`` of a video that stay on disk until a slice ``rows[first:last]`` of them, float32, is taken."""
+
+    source: Features
+    video: str
+    shape: tuple[int, int]
+    """Rows and channels in the file."""
+    size: int | None = None
+    """Rows after resizing; None: as in the file."""
+    mode: str = "actionformer"
+    """How they are resized (see `invert_rl.tal.grid.resize`)."""
+    step: int = 1
+    """Of so many rows of the file one is taken."""
+
+    def __len__(self) -> int:
+        return self.size if self.size is not None else -(-self.shape[0] // self.step)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        first, last, step = part.indices(len(self))
+        if self.size is None and self.step == 1 and step == 1:
+            return torch.from_numpy(self.source.slice(self.video, first, last))
+        whole = torch.from_numpy(self.source.slice(self.video, 0, self.shape[0]))[:: self.step]
+        return (whole if self.size is None else resize(whole, self.size, self.mode))[part]
 
 
 def read_array(path: Path, key: str | None = None) -> np.ndarray:
@@ -109,8 +206,6 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
     """
     try:
         if path.suffix == ".pt":
-            import torch
-
             return torch.load(path, map_location="cpu", weights_only=True).float().numpy()
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -140,14 +235,6 @@ def check_array(array: np.ndarray, width: int | None, where: str, transposed: bo
         row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise DataError(f"{where}: row {row} has values that are not finite; extract the features again")
     return rows
-
-
-def _read_hdf5(path: Path, name: str) -> np.ndarray:
-    with _hdf5().File(path, "r") as file:
-        if name not in file:
-            raise DataError(f"{path}: no key {name!r}; the first keys are: {', '.join(list(file)[:3]) or 'none'}")
-        entry = file[name]
-        return np.asarray(entry if hasattr(entry, "shape") else entry[NPZ_KEY])
 
 
 def _hdf5() -> Any:

@@ -18,7 +18,14 @@ Times = TypeVar("Times", float, np.ndarray, Tensor)
 RESIZE_MODES = ("actionformer", "opentad")
 """How resized features map to seconds: half a row apart."""
 LENGTH_TOLERANCE = 2.0
-"""Rows by which features may miss the length that the video's duration promises."""
+"""Rows by which features may miss the length that the video's duration promises, …"""
+LENGTH_SHARE = 0.05
+"""… or this share of it, whichever is more: published durations and frame rates are rounded. A wrong frame rate (24 for
+30) or stride misses by more."""
+
+
+class LengthError(DataError):
+    """Features that are fine but for their number of rows."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,10 @@ class Grid:
         return (duration * self.fps - self.clip) / self.stride + 1
 
     def check_length(self, rows: int, duration: float, where: str) -> None:
-        """Raise `DataError` where ``rows`` misses `length` by more than `LENGTH_TOLERANCE`; ``where`` is the file."""
+        """Raise `LengthError` where ``rows`` misses `length` by too much; ``where`` is the file."""
         expected = self.length(duration)
-        if abs(rows - expected) > LENGTH_TOLERANCE:
-            raise DataError(
+        if abs(rows - expected) > max(LENGTH_TOLERANCE, LENGTH_SHARE * expected):
+            raise LengthError(
                 f"{where}: {rows} rows, but {duration:g} s at {self.fps:g} fps, stride {self.stride:g} and clip "
                 f"{self.clip:g} make {expected:.1f}; correct fps, stride or clip, or the duration, or extract again"
             )

@@ -22,7 +22,6 @@ from invert_rl.wtal.data import (
     from_joint_file,
     from_planted,
     from_video_files,
-    snippet_grid,
     stratified_rows,
 )
 from invert_rl.wtal.delu import Delu, TwoStreamAttention
@@ -60,18 +59,10 @@ def load_data(args: WtalArguments) -> WeakData:
             args.test_subset,
             args.rgb_width + args.flow_width,
             args.joint_name,
+            args.bad_features,
         )
     if args.annotations is not None and args.features is not None:
-        return from_video_files(
-            Path(args.annotations),
-            Path(args.features),
-            args.rgb_width + args.flow_width,
-            args.train_subset,
-            args.test_subset,
-            snippet_grid(args.feature_fps, args.feature_stride),
-            args.feature_prefix,
-            args.skip_missing,
-        )
+        return from_video_files(args, Path(args.annotations), args.rgb_width + args.flow_width)
     return from_planted(planted_world(args))
 
 
@@ -151,7 +142,7 @@ def batch_drawer(args: WtalArguments, data: WeakData, semantics: Semantics) -> C
         generator = np.random.default_rng([args.seed, step, part])
         chosen, pairs = draw_videos(labels, args.per_device_train_batch_size, args.pairs, generator)
         rows = [data.train[index].features for index in chosen]
-        features = [part[stratified_rows(len(part), args.snippets, generator)] for part in rows]
+        features = [part[:][stratified_rows(len(part), args.snippets, generator)] for part in rows]
         batch: dict[str, Any] = {
             "features": torch.stack(features),
             "labels": labels[chosen],

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
-from invert_rl.tal.training import SupervisedArguments
+from invert_rl.tal.feature_arguments import FeatureArguments
+from invert_rl.tal.features import LAYOUTS
 from invert_rl.wtal.delu import DeluConfig, DeluWeights
 from invert_rl.wtal.losses import UNCERTAINTY_MODES
 from invert_rl.wtal.model import SemanticWeights
@@ -20,8 +21,8 @@ COUNTED = ("all", "masked")
 
 
 @dataclass
-class WtalArguments(SupervisedArguments):
-    """Everything of `SupervisedArguments` and the fields below; ``learning_rate`` and ``weight_decay`` are the
+class WtalArguments(FeatureArguments):
+    """Everything of `FeatureArguments` and the fields below; ``learning_rate`` and ``weight_decay`` are the
     localizer's. Defaults are DELU's on THUMOS14 and, for the semantics, the supplement's and its ancestor's.
     """
 
@@ -48,13 +49,10 @@ class WtalArguments(SupervisedArguments):
         metadata={"help": "Read that file, which is a pickle and can run any code; only if you trust it."},
     )
     annotations: str | None = field(default=None, metadata={"help": "Annotations as invert-rl convert writes them."})
-    features: str | None = field(default=None, metadata={"help": "With annotations: folder or HDF5 file of features."})
-    feature_prefix: str = field(default="", metadata={"help": "Before a video's id in names of feature files."})
-    skip_missing: bool = field(default=False, metadata={"help": "Leave out videos without features."})
-    feature_fps: float = field(default=25.0, metadata={"help": "Frame rate that features were taken at."})
-    feature_stride: float = field(default=16.0, metadata={"help": "Frames of a snippet."})
-    train_subset: str = field(default="validation", metadata={"help": "Subset to train on; ActivityNet: training."})
-    test_subset: str = field(default="test", metadata={"help": "Subset to test on; ActivityNet: validation."})
+    feature_layout: str = field(
+        default="wtal-i3d",
+        metadata={"help": "With annotations: published features whose numbers hold.", "choices": list(LAYOUTS)},
+    )
     rgb_width: int = field(default=1024, metadata={"help": "Channels of RGB, the first of a snippet."})
     flow_width: int = field(default=1024, metadata={"help": "Channels of flow, the others."})
     snippets: int = field(default=320, metadata={"help": "Snippets drawn of each training video."})

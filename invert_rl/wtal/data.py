@@ -13,9 +13,11 @@ from torch import Tensor
 
 from data_prep.errors import DataError
 from invert_rl.tal.annotations import class_names, read_database
-from invert_rl.tal.features import Features, Layout
+from invert_rl.tal.feature_arguments import FeatureArguments
+from invert_rl.tal.features import Rows
 from invert_rl.tal.grid import Grid
 from invert_rl.tal.joint import read_joint_features
+from invert_rl.tal.misfits import FeatureReport
 from invert_rl.tal.planted import PlantedWorld
 
 
@@ -28,7 +30,7 @@ class WeakVideo:
     """Seconds."""
     grid: Grid
     """Row r begins at ``grid.seconds(r)``: borders of proposals are borders of snippets."""
-    features: Tensor
+    features: Tensor | Rows
     """``(T, D)``: RGB, then flow."""
     labels: Tensor
     """``(C,)``: 1.0 for classes of the video, 0.0 for others."""
@@ -44,11 +46,18 @@ class WeakData:
     database: dict[str, Any]
     """Annotations in ActivityNet's layout."""
     test_subset: str
+    features: dict[str, Any] | None = None
+    """What was found of extracted features (see `FeatureReport.summary`)."""
 
 
-def snippet_grid(fps: float = 25.0, stride: float = 16.0) -> Grid:
-    """Snippets of ``stride`` frames end to end; row = seconds * fps / stride (25 / 16 in the field's release [R])."""
-    return Grid(fps, stride, stride, offset=0.0)
+def snippet_grid(fps: float = 25.0, stride: float = 16.0, clip: float | None = None) -> Grid:
+    """Snippets of ``stride`` frames; row = seconds * fps / stride (25 / 16 in the field's release [R]).
+
+    A row stands for the ``stride`` frames in the middle of the ``clip`` frames that it saw (None: for all of them), so
+    that snippets lie end to end also where clips overlap.
+    """
+    seen = stride if clip is None else clip
+    return Grid(fps, stride, stride, offset=(seen - stride) / 2)
 
 
 def video_labels(names: Sequence[str], classes: Sequence[str], where: str) -> Tensor:
@@ -68,63 +77,64 @@ def from_joint_file(
     test_subset: str,
     width: int | None = None,
     name: str = "Thumos14reduced",
+    policy: str = "error",
 ) -> WeakData:
     """The usual release of one pickled file of features (see `invert_rl.tal.joint`).
 
-    Reading a pickle runs what the file says, so ``allow_pickle`` must be True. Raises `DataError` where it is not and
-    for a subset without a labelled video.
+    Reading a pickle runs what the file says, so ``allow_pickle`` must be True. ``policy`` says what becomes of odd
+    entries (see `invert_rl.tal.misfits.POLICIES`). Raises `DataError` where it is not, for odd entries as ``policy``
+    says, and for a subset without a labelled video.
     """
-    found = read_joint_features(folder, allow_pickle, width, name)
+    found = read_joint_features(folder, allow_pickle, width, name, odd="error" if policy == "error" else "keep")
     classes = tuple(sorted({label for video in found for label in video.labels}))
     grid = snippet_grid()
     database: dict[str, Any] = {}
-    parts: dict[str, list[WeakVideo]] = {train_subset: [], test_subset: []}
+    parts: dict[str, list[WeakVideo]] = {train_subset.casefold(): [], test_subset.casefold(): []}
+    report = FeatureReport()
     for video in found:
         database[video.video] = {
             "subset": video.subset,
             "duration": video.duration,
             "annotations": [{"segment": [start, end], "label": label} for start, end, label in video.segments],
         }
-        if video.subset in parts:
-            labels = video_labels(video.labels, classes, f"{folder}: video {video.video!r}")
-            features = torch.from_numpy(video.features)
-            parts[video.subset].append(WeakVideo(video.video, video.duration, grid, features, labels))
-    return _checked(
-        WeakData(classes, parts[train_subset], parts[test_subset], database, test_subset), train_subset, str(folder)
-    )
+        if video.subset.casefold() not in parts:
+            continue
+        if video.features is None:
+            report.odd[video.video] = video.why
+            continue
+        report.ok.append(video.video)
+        labels = video_labels(video.labels, classes, f"{folder}: video {video.video!r}")
+        features = torch.from_numpy(video.features)
+        parts[video.subset.casefold()].append(WeakVideo(video.video, video.duration, grid, features, labels))
+    report.check(policy, str(folder))
+    told = report.summary(policy, database, test_subset)
+    train, test = parts[train_subset.casefold()], parts[test_subset.casefold()]
+    return _checked(WeakData(classes, train, test, database, test_subset, told), train_subset, str(folder))
 
 
-def from_video_files(
-    annotations: Path,
-    features: Path,
-    width: int,
-    train_subset: str,
-    test_subset: str,
-    grid: Grid,
-    prefix: str = "",
-    skip_missing: bool = False,
-) -> WeakData:
+def from_video_files(args: FeatureArguments, annotations: Path, width: int) -> WeakData:
     """A file of features per video, or one HDF5 file, beside annotations in ActivityNet's layout.
 
-    The labels of a video are the set of its annotations' labels. ``skip_missing`` leaves videos without features out
-    of training and test (their ground truth still counts). Raises `DataError` as `Features.read` does.
+    The labels of a video are the set of its annotations' labels. Raises `DataError` as ``bad_features`` says.
     """
-    database = read_database(annotations)
+    database = args.with_frame_rates(read_database(annotations))
     classes = tuple(class_names(database))
-    source = Features(features, Layout(width, grid.stride, grid.clip, grid.fps, prefix=prefix))
-    absent = set(source.missing(list(database))) if skip_missing else set()
-    parts: dict[str, list[WeakVideo]] = {train_subset.casefold(): [], test_subset.casefold(): []}
+    source = args.open_features(width)
+    report, left_out = args.select(source, database, (args.train_subset, args.test_subset), str(annotations))
+    parts: dict[str, list[WeakVideo]] = {args.train_subset.casefold(): [], args.test_subset.casefold(): []}
     for video, record in database.items():
         subset = str(record.get("subset")).casefold()
-        if subset not in parts or video in absent:
+        if subset not in parts or video in left_out:
             continue
-        duration = float(record["duration"])
         names = [entry["label"] for entry in record["annotations"]]
-        rows = torch.from_numpy(source.read(video, duration))
         labels = video_labels(names, classes, f"{annotations}: video {video!r}")
-        parts[subset].append(WeakVideo(video, duration, grid, rows, labels))
-    train, test = parts[train_subset.casefold()], parts[test_subset.casefold()]
-    return _checked(WeakData(classes, train, test, database, test_subset), train_subset, str(annotations))
+        own = source.layout.grid(record.get("fps"))
+        grid = snippet_grid(own.fps, own.stride, own.clip)
+        parts[subset].append(WeakVideo(video, float(record["duration"]), grid, source.rows(video), labels))
+    train, test = parts[args.train_subset.casefold()], parts[args.test_subset.casefold()]
+    told = report.summary(args.bad_features, database, args.test_subset)
+    data = WeakData(classes, train, test, database, args.test_subset, told)
+    return _checked(data, args.train_subset, str(annotations))
 
 
 def from_planted(world: PlantedWorld) -> WeakData:

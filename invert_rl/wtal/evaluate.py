@@ -40,7 +40,7 @@ def detect_videos(
     model.eval()
     results: Results = {}
     for video in videos:
-        found = model.activations(video.features[None].to(device))
+        found = model.activations(video.features[:][None].to(device))
         segments, scores, labels = propose(found.cas[0], found.attention[0], settings)
         times = video.grid.segments_in_seconds(segments.double(), video.duration)
         results[video.video] = [
