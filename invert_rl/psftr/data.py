@@ -55,8 +55,9 @@ def filter_ground_truth(database: dict[str, Any], name: str, layout: Layout) -> 
             dropped += len(scored_annotations(record))
             continue
         least = rule.seconds
-        if rule.rows:
-            least = max(least, rule.rows * layout.stride / layout.grid(record.get("fps")).fps)
+        fps = layout.fps or record.get("fps")
+        if rule.rows and fps:
+            least = max(least, rule.rows * layout.stride / fps)
         kept[video] = dict(record)
         if rule.rows or rule.seconds:
             kept[video] |= _where(record, partial(_longer, least))

@@ -12,17 +12,15 @@ from data_prep.convert.ledger import Ledger
 from data_prep.errors import DataError
 from invert_rl.psftr.data import (
     SliceBatches,
-    check_frame_rates,
     filter_ground_truth,
     normalized,
     of_classes,
     training_slices,
-    with_frame_rates,
 )
 from invert_rl.psftr.planted import attribute_directions
 from invert_rl.psftr.splits import make_splits
 from invert_rl.psftr.text import PROMPTS, read_text_embeddings, write_text
-from invert_rl.tal.annotations import class_names
+from invert_rl.tal.annotations import class_names, with_frame_rates
 from invert_rl.tal.data import Video
 from invert_rl.tal.features import LAYOUTS
 from invert_rl.tal.grid import Grid
@@ -72,11 +70,6 @@ def test_frame_rates_of_a_file_of_their_own(tmp_path: Path) -> None:
     assert kept(changed) == kept(DATABASE)
     path.write_text('{"v_long": {"video_fps": 25.0}}')
     assert with_frame_rates(DATABASE, path, "v_") == changed
-    unknown = {"v": {"subset": "test", "duration": 9.0, "annotations": []}}
-    with pytest.raises(DataError, match=r"a.json: 1 videos have no fps, among them 'v'.*--frame_rates"):
-        check_frame_rates({**DATABASE, **unknown}, LAYOUTS["anet-clip"], "a.json")
-    check_frame_rates(unknown, LAYOUTS["anet-tsp"], "a.json")
-    check_frame_rates(DATABASE, LAYOUTS["anet-clip"], "a.json")
     path.write_text('{"long": 25.0}')
     with pytest.raises(DataError, match="expected .*video_fps"):
         with_frame_rates(DATABASE, path)
@@ -182,7 +175,6 @@ def test_filter_of_thumos14_on_the_real_annotations() -> None:
         pytest.skip("no annotations of THUMOS14 beside the repository")
     database = thumos14.read(path, None, None, Ledger())
     layout = LAYOUTS["thumos-clip"]
-    check_frame_rates(database, layout, str(path))
     filtered, _ = filter_ground_truth(database, "gap_thumos14", layout)
     seconds = {video: 8 / record["fps"] for video, record in database.items()}
     left_out = {f"video_test_{number}" for number in ("0000270", "0000504", "0000814", "0001292", "0001496")}

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from data_prep.errors import DataError
 from invert_rl.tal.joint import ANNOTATIONS, FEATURES
 from invert_rl.tal.planted import PlantedSettings, plant, write_joint_world
+from invert_rl.wtal.config import WtalArguments
 from invert_rl.wtal.data import (
     WeakVideo,
     draw_videos,
@@ -26,6 +28,18 @@ from invert_rl.wtal.data import (
 
 WORLD = plant(PlantedSettings(train_videos=5, test_videos=3))
 REAL = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "thumos14" / "thumos14.json.gz"
+
+
+def feature_arguments(features: Path, train: str = "validation", test: str = "test", **more: Any) -> WtalArguments:
+    return WtalArguments(
+        output_dir=str(features),
+        features=str(features),
+        annotations="-",
+        train_subset=train,
+        test_subset=test,
+        use_cpu=True,
+        **more,
+    )
 
 
 @pytest.fixture
@@ -64,14 +78,14 @@ def test_both_layouts_hold_the_generated_world(joint: Path, tmp_path: Path) -> N
     for video in WORLD.videos:
         np.save(files / f"{video.video}.npy", np.concatenate([video.features, video.second], axis=1))
     single = from_joint_file(joint, True, "validation", "test")
-    many = from_video_files(joint / "annotations.json", files, 48, "Validation", "TEST", snippet_grid())
+    many = from_video_files(feature_arguments(files, "Validation", "TEST"), joint / "annotations.json", 48)
     planted = from_planted(WORLD)
     for data in (single, many):
         assert sorted(data.classes) == sorted(planted.classes)
         for videos, expected in ((data.train, planted.train), (data.test, planted.test)):
             for video, twin in zip(videos, expected, strict=True):
                 assert video.video == twin.video
-                assert torch.equal(video.features, twin.features)
+                assert torch.equal(video.features[:], twin.features[:])
                 names = {data.classes[i] for i in torch.nonzero(video.labels)[:, 0]}
                 assert names == {planted.classes[i] for i in torch.nonzero(twin.labels)[:, 0]}
                 entries = data.database[video.video]["annotations"]
@@ -97,15 +111,59 @@ def test_what_is_missing_is_said(joint: Path, tmp_path: Path) -> None:
     kept = WORLD.videos[1:]
     for video in kept:
         np.save(files / f"v_{video.video}.npy", np.concatenate([video.features, video.second], axis=1))
-    arguments = (joint / "annotations.json", files, 48, "validation", "test", snippet_grid())
-    with pytest.raises(DataError, match="no v_planted_0000.npy"):
-        from_video_files(*arguments, prefix="v_")
-    data = from_video_files(*arguments, prefix="v_", skip_missing=True)
+    given = {"feature_prefix": "v_"}
+    with pytest.raises(
+        DataError, match="features of 1 videos are missing and of 0 do not fit\n  missing: planted_0000"
+    ):
+        from_video_files(feature_arguments(files, **given), joint / "annotations.json", 48)
+    skipping = feature_arguments(files, skip_missing=True, **given)  # the older name
+    assert skipping.bad_features == "skip"
+    data = from_video_files(skipping, joint / "annotations.json", 48)
     assert [video.video for video in data.train] == [video.video for video in kept[:4]]
     assert WORLD.videos[0].video in data.database
     np.save(files / f"v_{kept[0].video}.npy", np.zeros((9, 48), np.float32))
-    with pytest.raises(DataError, match="9 rows, but .* fps, stride"):
-        from_video_files(*arguments, prefix="v_", skip_missing=True)
+    data = from_video_files(skipping, joint / "annotations.json", 48)
+    assert data.features is not None
+    assert data.features["missing"] == ["planted_0000"]
+    assert "9 rows, but" in data.features["odd"][kept[0].video]
+    taking = feature_arguments(files, bad_features="take", **given)
+    data = from_video_files(taking, joint / "annotations.json", 48)
+    assert [len(video.features) for video in data.train][0] == 9
+
+
+def test_features_with_overlapping_clips(joint: Path, tmp_path: Path) -> None:
+    """Stride 4 and clip 16, as ActionFormer's: a row stands for the 4 frames in the middle of its clip."""
+    grid = snippet_grid(30.0, 4.0, 16.0)
+    assert grid.seconds(np.array([0.0, 1.0])) * 30 == pytest.approx([6.0, 10.0])  # 8 is the middle of the first clip
+    assert snippet_grid() == snippet_grid(25.0, 16.0, 16.0)
+    database = {
+        name: {"subset": subset, "duration": 20.0, "fps": 30.0, "annotations": [{"segment": [2.0, 5.0], "label": "a"}]}
+        for name, subset in (("x", "validation"), ("y", "test"))
+    }
+    (tmp_path / "a.json").write_text(json.dumps({"database": database}))
+    (tmp_path / "f").mkdir()
+    for name in database:
+        np.save(tmp_path / "f" / f"{name}.npy", np.zeros((147, 2048), np.float32))
+    args = feature_arguments(tmp_path / "f", feature_layout="thumos-i3d")
+    data = from_video_files(args, tmp_path / "a.json", 2048)
+    assert data.test[0].grid == grid
+    assert len(data.test[0].features) == 147
+
+
+def test_an_odd_entry_of_the_joint_file(joint: Path) -> None:
+    rows = np.load(joint / FEATURES, allow_pickle=True)
+    rows[1], rows[6] = rows[1][:, :7], np.full_like(rows[6], np.nan)
+    np.save(joint / FEATURES, rows, allow_pickle=True)
+    with pytest.raises(
+        DataError, match=r"2 entries do not fit; .*\n.*entry 1 .*expected 48 channels.*\n.*entry 6 .*not finite"
+    ):
+        from_joint_file(joint, True, "validation", "test", width=48)
+    data = from_joint_file(joint, True, "validation", "test", width=48, policy="skip")
+    assert (len(data.train), len(data.test)) == (4, 2)
+    assert data.features is not None
+    assert list(data.features["odd"]) == ["planted_0001", "planted_0006"]
+    assert data.features["ground_truth_without_features"] == len(data.database["planted_0006"]["annotations"])
+    assert "planted_0006" in data.database  # what it holds counts as missed
 
 
 def test_a_label_that_is_no_class_is_refused(joint: Path) -> None:
@@ -132,7 +190,7 @@ def test_real_thumos_labels_are_read_with_generated_features(tmp_path: Path) -> 
             names[record["subset"]].append(video)
             rows = round(record["duration"] * 25 / 16)
             np.save(files / f"{video}.npy", np.zeros((rows, 4), np.float32))
-    data = from_video_files(REAL, files, 4, "validation", "test", snippet_grid(), skip_missing=True)
+    data = from_video_files(feature_arguments(files, bad_features="skip"), REAL, 4)
     assert len(data.classes) == 20
     assert [video.video for video in data.train] == names["Validation"]
     for video in data.test:
