@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from invert_rl.actionvlm.config import ActionVLMArguments
-from invert_rl.actionvlm.data import with_shuffled_labels
 from invert_rl.actionvlm.experiment import (
     bias_report,
     build,
@@ -24,6 +23,7 @@ from invert_rl.actionvlm.experiment import (
     load_data,
     score_test_set,
 )
+from invert_rl.actionvlm.planted import planted_data, trivial
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
 from invert_rl.resume import resume_point
 from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries, write_summary
@@ -56,10 +56,16 @@ def main(args: ActionVLMArguments) -> None:
     after, results = score_test_set(run)
     after |= bias_report(run, after["average_mAP"])
     controls = {}
-    if args.train_annotations is None and args.shuffled_control:
-        control = build(control_arguments(args), with_shuffled_labels(data, args.seed))
-        control.trainer().train()
-        controls["shuffled"], _ = score_test_set(control)
+    if (
+        args.train_annotations is None
+    ):  # what a fixed rule gets on generated data, and a training that can learn nothing
+        controls["trivial"] = trivial(data, args.protocol, args.thresholds)
+        if args.shuffled_control:
+            control = build(
+                control_arguments(args), planted_data(folder / "shuffled" / "data", args.planted_seed, True)
+            )
+            control.trainer().train()
+            controls["shuffled"], _ = score_test_set(control)
 
     if trainer.accelerator.is_main_process:
         levels = args.thresholds or PROTOCOLS[args.protocol].thresholds

@@ -123,6 +123,10 @@ class ActionVLMArguments(FeatureArguments):
     alternate: bool = field(default=True, metadata={"help": "Whether vision-only epochs take turns."})
     language_warmup_epochs: int = field(default=0, metadata={"help": "Vision-only epochs before the turns begin."})
 
+    planted_seed: int = field(
+        default=0, metadata={"help": "World of generated data; --seed is of the model and the order of training."}
+    )
+
     # reports
     shuffled_control: bool = field(
         default=False, metadata={"help": "Generated data: train once more on shuffled labels."}

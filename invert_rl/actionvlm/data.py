@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -19,9 +17,7 @@ from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.frames import FrameReader, time_videos
 from invert_rl.actionvlm.prompt import answer_text
 from invert_rl.tal.annotations import class_names, read_database
-from invert_rl.tal.data import Video, pad, read_videos, videos_of, window_of
-from invert_rl.tal.features import Features, Layout
-from invert_rl.tal.planted import TWINS, PlantedSettings, plant, write_world
+from invert_rl.tal.data import Video, pad, videos_of, window_of
 from invert_rl.tal.windows import random_window
 
 
@@ -90,49 +86,6 @@ class Batches:
             "vision_only": vision_only,
             "answers": answers,
         }
-
-
-def planted_data(folder: Path, seed: int, train_videos: int = 192, test_videos: int = 48) -> ActionData:
-    """Generated features with planted actions, written to ``folder`` and read back; two classes are visual twins.
-
-    The second channel, which tells the twins apart, stands behind the features as the language model's evidence. With
-    48 training videos a small head learns by heart which twin is where, and language would have no advantage left.
-    """
-    settings = PlantedSettings(train_videos=train_videos, test_videos=test_videos, second_strength=12.0, seed=seed)
-    world = plant(settings)
-    with PartialState().main_process_first():
-        if not (folder / "annotations.json").is_file():
-            write_world(world, folder)
-    annotations = folder / "annotations.json"
-    second = Layout(world.settings.second_width, world.layout.stride, world.layout.clip, world.layout.fps)
-    database = read_database(annotations)
-    sets = []
-    for subset in ("training", "validation"):
-        seen = read_videos(annotations, Features(folder / "features", world.layout), subset, world.classes)
-        known = read_videos(annotations, Features(folder / "second", second), subset, world.classes)
-        sets.append(
-            [
-                replace(a, features=torch.cat([a.features[:], b.features[:]], dim=1))
-                for a, b in zip(seen, known, strict=True)
-            ]
-        )
-    return ActionData(
-        list(world.classes), sets[0], sets[1], database, "validation", world.settings.width, world.settings.second_width
-    )
-
-
-def planted_groups(classes: Sequence[str]) -> dict[str, list[str]]:
-    """The visual twins of generated data, and the other classes."""
-    twins = [classes[index] for index in TWINS]
-    return {"ambiguous": twins, "clear": [name for name in classes if name not in twins]}
-
-
-def with_shuffled_labels(data: ActionData, seed: int) -> ActionData:
-    """The same data with the labels of all training segments permuted."""
-    labels = torch.cat([video.labels for video in data.train])
-    order = torch.from_numpy(np.random.default_rng(seed + 1).permutation(len(labels)))
-    parts = labels[order].split([len(video.labels) for video in data.train])
-    return replace(data, train=[replace(video, labels=part) for video, part in zip(data.train, parts, strict=True)])
 
 
 def read_data(args: ActionVLMArguments, feature_width: int) -> ActionData:

@@ -14,7 +14,7 @@ from transformers.trainer_utils import SaveStrategy
 from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.build import build_model, parameter_groups
 from invert_rl.actionvlm.config import ActionVLMArguments
-from invert_rl.actionvlm.data import ActionData, Batches, planted_data, planted_groups, read_data
+from invert_rl.actionvlm.data import ActionData, Batches, read_data
 from invert_rl.actionvlm.metrics import (
     GROUPS,
     ambiguity,
@@ -25,6 +25,7 @@ from invert_rl.actionvlm.metrics import (
     read_groups,
 )
 from invert_rl.actionvlm.model import ActionVLM
+from invert_rl.actionvlm.planted import planted_data, planted_groups
 from invert_rl.actionvlm.predict import Detections, detect_videos, results, write_texts
 from invert_rl.actionvlm.prompt import DESCRIPTIONS, build_prompt, deranged, read_descriptions
 from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
@@ -33,8 +34,6 @@ from invert_rl.tal.training import SupervisedTrainer
 
 Results = dict[str, list[dict[str, Any]]]
 """Detections of each video, as in a results file."""
-PLANTED_SEED = 0
-"""Seed of the generated data; runs of other seeds differ in the model and the order of training alone."""
 
 
 @dataclass
@@ -72,7 +71,7 @@ class Experiment:
 def load_data(args: ActionVLMArguments) -> tuple[ActionData, VideoEncoder | None]:
     """The data that the arguments name, generated without ``train_annotations``, and the vision encoder if any."""
     if args.train_annotations is None:
-        return planted_data(Path(args.output_dir) / "planted", PLANTED_SEED), None
+        return planted_data(Path(args.output_dir) / "planted", args.planted_seed), None
     vision = None
     if args.video_root is not None and args.vision_model is not None:
         vision = load_video_encoder(args.vision_model, args.frame_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -63,8 +62,3 @@ class Clip:
             tokens = self.tokenizer(part, padding=True, truncation=True, return_tensors="pt").to(self.device)
             found.append(self.model.get_text_features(**tokens).pooler_output.float().cpu())
         return torch.cat(found)
-
-
-def spaced(name: str) -> str:
-    """A class name with spaces between its words: ``CleanAndJerk`` becomes ``clean and jerk``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", name).lower()

@@ -14,8 +14,9 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json
-from invert_rl.psftr.clip import Clip, spaced
+from invert_rl.psftr.clip import Clip
 from invert_rl.psftr.text import PROMPTS, write_text
+from invert_rl.tal.annotations import plain_name
 from invert_rl.tal.features import Layout
 from invert_rl.video.clip import Clip as FrameClip
 from invert_rl.video.errors import VideoError
@@ -155,7 +156,7 @@ def extract_videos(
 
 def extract_text(clip: Clip, classes: list[str], folder: Path, extraction: Extraction) -> Path:
     """Write the embeddings of ``classes`` in all `PROMPTS` to ``text.safetensors``, and return its path."""
-    names = [spaced(name) for name in classes] if extraction.spaced_names else classes
+    names = [plain_name(name) for name in classes] if extraction.spaced_names else classes
     embeddings = {prompt: clip.texts([form.format(name) for name in names]) for prompt, form in PROMPTS.items()}
     write_text(folder / TEXT, classes, embeddings, model=extraction.model, logit_scale=f"{clip.logit_scale:.6g}")
     return folder / TEXT

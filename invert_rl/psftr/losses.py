@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.layers import to_borders
 from invert_rl.psftr.matching import Match, match
 from invert_rl.psftr.model import PSFTR, PSFTROutputs, QueryOutputs
-from invert_rl.tal.losses import focal_loss
+from invert_rl.tal.nms import paired_iou
 
 Losses = dict[str, Tensor]
 
@@ -63,21 +64,14 @@ def query_losses(
     else:
         targets = torch.zeros_like(outputs.logits)
         targets[video, query, ids] = 1.0
-        classes = focal_loss(outputs.logits, targets, config.focal_alpha, config.focal_gamma).sum()
-    actionness = focal_loss(outputs.actionness, matched, config.focal_alpha, config.focal_gamma).sum()
+        classes = sigmoid_focal_loss(outputs.logits, targets, config.focal_alpha, config.focal_gamma).sum()
+    actionness = sigmoid_focal_loss(outputs.actionness, matched, config.focal_alpha, config.focal_gamma).sum()
     return {
         "class": classes / count,
         "l1": (predicted - truth).abs().sum() / count,
         "iou": (1 - paired_iou(to_borders(predicted), to_borders(truth))).sum() / count,
         "actionness": actionness / count,
     }
-
-
-def paired_iou(first: Tensor, second: Tensor) -> Tensor:
-    """IoU ``(N,)`` of segments ``(N, 2)`` with those at the same places; the union is never taken as empty."""
-    shared = (torch.minimum(first[:, 1], second[:, 1]) - torch.maximum(first[:, 0], second[:, 0])).clamp(min=0)
-    union = (first[:, 1] - first[:, 0]) + (second[:, 1] - second[:, 0]) - shared
-    return shared / union.clamp(min=torch.finfo(union.dtype).eps)
 
 
 def saliency_targets(mask: Tensor, segments: list[Tensor]) -> Tensor:

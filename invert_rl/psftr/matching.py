@@ -6,11 +6,11 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
 
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.layers import to_borders
 from invert_rl.psftr.model import QueryOutputs
-from invert_rl.tal.losses import focal_loss
 from invert_rl.tal.nms import segment_iou
 
 Match = tuple[Tensor, Tensor]
@@ -55,5 +55,5 @@ def matching_cost(
 
 
 def _focal_gain(logits: Tensor, config: PSFTRConfig) -> Tensor:
-    hit = focal_loss(logits, torch.ones_like(logits), config.focal_alpha, config.focal_gamma)
-    return hit - focal_loss(logits, torch.zeros_like(logits), config.focal_alpha, config.focal_gamma)
+    hit = sigmoid_focal_loss(logits, torch.ones_like(logits), config.focal_alpha, config.focal_gamma)
+    return hit - sigmoid_focal_loss(logits, torch.zeros_like(logits), config.focal_alpha, config.focal_gamma)

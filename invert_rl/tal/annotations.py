@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ def read_database(annotations: Path) -> dict[str, Any]:
 def class_names(database: dict[str, Any]) -> list[str]:
     """Classes of all subsets in alphabetical order; their places are the class ids."""
     return sorted({entry["label"] for record in database.values() for entry in record["annotations"]})
+
+
+def plain_name(name: str) -> str:
+    """A class name as words: ``BaseballPitch`` and ``baseball_pitch`` are "baseball pitch"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return re.sub(r"[_\-\s]+", " ", spaced).strip().lower()
 
 
 def with_frame_rates(database: dict[str, Any], path: Path, prefix: str = "") -> dict[str, Any]:

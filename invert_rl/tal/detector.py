@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
 
-from invert_rl.tal.losses import LossNormalizer, diou_loss, focal_loss
+from invert_rl.tal.losses import LossNormalizer, diou_loss
 from invert_rl.tal.nms import Suppression
 from invert_rl.tal.points import RANGES, Points, label_points, make_points, segments_of
 from invert_rl.tal.pyramid import ChannelNorm, MaskedConv1d, Pyramid, PyramidConfig
@@ -148,7 +149,7 @@ class Detector(nn.Module):
         offsets = torch.stack([of_video[1] for of_video in targets])
         positive = (classes.sum(dim=-1) > 0) & mask
         smooth = classes * (1 - config.label_smoothing) + config.label_smoothing / (config.num_classes + 1)
-        point_classification = focal_loss(outputs.logits, smooth).sum(dim=-1) * mask
+        point_classification = sigmoid_focal_loss(outputs.logits.float(), smooth).sum(dim=-1) * mask
         point_regression = torch.zeros_like(point_classification)
         point_regression[positive] = diou_loss(outputs.offsets[positive], offsets[positive])
         count = self.normalizer(positive.sum())

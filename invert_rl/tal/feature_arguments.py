@@ -88,9 +88,9 @@ class FeatureArguments(SupervisedArguments):
         resized: bool = False,
     ) -> tuple[FeatureReport, set[str]]:
         """What `inspect_features` finds and which videos are left out; raises `DataError` as ``bad_features`` says."""
-        there = {str(record.get("subset")).casefold() for record in database.values()}
-        absent = [name for name in subsets if name.casefold() not in there]
+        there = sorted({str(record.get("subset")) for record in database.values()})
+        absent = [name for name in subsets if name.casefold() not in map(str.casefold, there)]
         if absent:
-            raise DataError(f"{where}: no subset {', '.join(absent)}; subsets: {', '.join(sorted(there))}")
+            raise DataError(f"{where}: no annotated video in subset {absent[0]!r}; subsets: {', '.join(there)}")
         report = inspect_features(features, database, subsets, resized)
         return report, report.check(self.bad_features, str(features.path))

@@ -179,7 +179,7 @@ class Rows:
 
     source: Features
     video: str
-    shape: tuple[int, int]
+    stored: tuple[int, int]
     """Rows and channels in the file."""
     size: int | None = None
     """Rows after resizing; None: as in the file."""
@@ -189,13 +189,18 @@ class Rows:
     """Of so many rows of the file one is taken."""
 
     def __len__(self) -> int:
-        return self.size if self.size is not None else -(-self.shape[0] // self.step)
+        return self.size if self.size is not None else -(-self.stored[0] // self.step)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and channels as they are taken."""
+        return len(self), self.stored[1]
 
     def __getitem__(self, part: slice) -> Tensor:
         first, last, step = part.indices(len(self))
         if self.size is None and self.step == 1 and step == 1:
             return torch.from_numpy(self.source.slice(self.video, first, last))
-        whole = torch.from_numpy(self.source.slice(self.video, 0, self.shape[0]))[:: self.step]
+        whole = torch.from_numpy(self.source.slice(self.video, 0, self.stored[0]))[:: self.step]
         return (whole if self.size is None else resize(whole, self.size, self.mode))[part]
 
 

@@ -1,23 +1,12 @@
-"""Losses of point-based detection: focal, 1-D DIoU, and the running count that divides them."""
+"""Losses of point-based detection beside torchvision's focal one: 1-D DIoU, and the running count that divides them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 SMALL = 1e-8
 """Least length that divides."""
-
-
-def focal_loss(logits: Tensor, targets: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Sigmoid focal loss of each element, same shape (Lin et al. 2017, eq. 5); targets in [0, 1], soft ones too."""
-    logits, targets = logits.float(), targets.float()
-    cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    probability = logits.sigmoid()
-    agreement = probability * targets + (1 - probability) * (1 - targets)
-    balance = alpha * targets + (1 - alpha) * (1 - targets)
-    return balance * (1 - agreement) ** gamma * cross_entropy
 
 
 def diou_loss(offsets: Tensor, targets: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class FeatureReport:
             lines += ["invert-rl check-features lists all; --bad_features skip or take goes on without or with them"]
             raise DataError("\n".join(lines))
         left_out = self.left_out(policy)
-        if not self.ok and not self.stretched and left_out == {*self.missing, *self.odd}:
+        if left_out and not self.ok and not self.stretched and left_out == {*self.missing, *self.odd}:
             raise DataError(
                 f"{where}: no video has features that can be used ({len(self.missing)} missing, {len(self.odd)} odd); "
                 "correct folder, prefix and layout?"

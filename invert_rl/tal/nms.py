@@ -48,12 +48,14 @@ class Suppression:
 
 def segment_iou(first: Tensor, second: Tensor) -> Tensor:
     """IoU of segments ``(N, 2)`` with segments ``(M, 2)``, ``(N, M)``; 0 where both are empty."""
-    intersection = torch.minimum(first[:, None, 1], second[None, :, 1]) - torch.maximum(
-        first[:, None, 0], second[None, :, 0]
-    )
-    intersection = intersection.clamp(min=0)
-    union = (first[:, 1] - first[:, 0])[:, None] + (second[:, 1] - second[:, 0])[None] - intersection
-    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)
+    return paired_iou(first[:, None], second[None])
+
+
+def paired_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU of segments ``(…, 2)`` with those at the same places, ``(…,)``; 0 where both are empty."""
+    shared = (torch.minimum(first[..., 1], second[..., 1]) - torch.maximum(first[..., 0], second[..., 0])).clamp(min=0)
+    union = (first[..., 1] - first[..., 0]) + (second[..., 1] - second[..., 0]) - shared
+    return shared / union.clamp(min=torch.finfo(union.dtype).eps)
 
 
 def suppress(segments: Tensor, scores: Tensor, labels: Tensor, settings: Suppression) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,8 +15,8 @@ from data_prep.files import atomic_write
 from invert_rl.evaluation.detection_files import scored_annotations
 
 RESULTS, GROUND_TRUTH, AMBIGUOUS = "results.json", "ground_truth.json", "ambiguous.txt"
-COUNTS = ("n", "step", "seconds")
-"""Metrics that are no share."""
+COUNTS = ("n", "step", "seconds", "rule", "rules")
+"""What stands among metrics and is no share."""
 
 
 def write_outcome(

@@ -7,6 +7,7 @@ apart only by a second channel, as text, audio or a language model would add. Ev
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,17 @@ class PlantedWorld:
         return replace(self, videos=videos)
 
 
-def plant(settings: PlantedSettings = PlantedSettings(), directions: np.ndarray | None = None) -> PlantedWorld:
+Paint = Callable[[np.random.Generator, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+"""Adds what a video shows to its noise: gets a generator, the features ``(T, width)``, the second channel
+``(T, second_width)``, segments ``(N, 2)`` and labels ``(N,)``, and changes the second and third in place."""
+
+
+def plant(
+    settings: PlantedSettings = PlantedSettings(), directions: np.ndarray | None = None, paint: Paint | None = None
+) -> PlantedWorld:
     """A world of ``settings``; ``directions`` ``(C, width)`` replaces the classes of this module by C others.
 
-    Such classes are named ``class_00``, … and have no twins.
+    Such classes are named ``class_00``, … and have no twins. ``paint`` replaces the one direction per class.
     """
     rng = np.random.default_rng(settings.seed)
     if directions is None:
@@ -135,9 +143,12 @@ def plant(settings: PlantedSettings = PlantedSettings(), directions: np.ndarray 
             labels[:] = labels[0]
         features = rng.standard_normal((rows, settings.width))
         other = rng.standard_normal((rows, settings.second_width))
-        for (start, end), label in zip(segments, labels, strict=True):
-            features[start:end] += settings.strength * directions[label]
-            other[start:end] += settings.second_strength * second[label]
+        if paint is not None:
+            paint(rng, features, other, segments, labels)
+        else:
+            for (start, end), label in zip(segments, labels, strict=True):
+                features[start:end] += settings.strength * directions[label]
+                other[start:end] += settings.second_strength * second[label]
         videos.append(
             PlantedVideo(
                 f"planted_{number:04d}", subset, features.astype(np.float32), other.astype(np.float32), segments, labels
@@ -205,6 +216,22 @@ def write_joint_world(world: PlantedWorld, folder: Path) -> None:
         np.save(notes / f"{name}.npy", np.full(len(records), GRID.fps))
     with atomic_write(folder / "annotations.json") as out:
         json.dump({"version": "planted", "database": database}, out)
+
+
+def free_stretches(
+    rng: np.random.Generator, rows: int, taken: np.ndarray, count: int, lengths: tuple[int, int], gap: int = 1
+) -> list[tuple[int, int]]:
+    """Up to ``count`` stretches of background, none closer than ``gap`` rows to each other or to those ``taken``."""
+    found: list[tuple[int, int]] = []
+    blocked = [(int(start), int(end)) for start, end in taken]
+    for _ in range(count):
+        length = int(rng.integers(lengths[0], lengths[1] + 1))
+        if length > rows:
+            continue
+        start = int(rng.integers(0, rows - length + 1))
+        if all(start >= end + gap or start + length + gap <= begin for begin, end in (*blocked, *found)):
+            found.append((start, start + length))
+    return found
 
 
 def _directions(rng: np.random.Generator, count: int, width: int) -> np.ndarray:

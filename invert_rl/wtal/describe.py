@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from data_prep.errors import DataError
 from data_prep.files import read_text
 from data_prep.progress import progress
+from invert_rl.tal.annotations import plain_name
 from invert_rl.video.errors import VideoError
-from invert_rl.wtal.descriptions import KINDS, Descriptions, plain_name, words_of, write_descriptions
+from invert_rl.wtal.descriptions import KINDS, Descriptions, words_of, write_descriptions
 
 if TYPE_CHECKING:
     from invert_rl.video.clip import Clip

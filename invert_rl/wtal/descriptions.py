@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json
+from invert_rl.tal.annotations import plain_name
 
 KINDS = ("key", "complete")
 """D_key, the most telling moment, and D_complete, the whole course of the action [S]."""
@@ -60,12 +61,6 @@ class Descriptions:
     def has(self, video: str) -> bool:
         """Whether the video has texts of its own."""
         return video in self.videos
-
-
-def plain_name(name: str) -> str:
-    """A class name as words: ``BaseballPitch`` and ``baseball_pitch`` are "baseball pitch"."""
-    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
-    return re.sub(r"[_\-\s]+", " ", spaced).strip().lower()
 
 
 def from_class_names(classes: Sequence[str]) -> Descriptions:

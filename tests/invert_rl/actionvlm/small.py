@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from invert_rl.actionvlm.config import ActionVLMArguments
-from invert_rl.actionvlm.data import ActionData, planted_data
+from invert_rl.actionvlm.data import ActionData
 from invert_rl.actionvlm.experiment import Experiment, build
+from invert_rl.actionvlm.planted import WORLD, planted_data
 from invert_rl.actionvlm.prompt import DESCRIPTIONS
 
 SETTINGS: dict[str, Any] = {
@@ -39,7 +41,7 @@ def arguments(folder: Path, **changes: Any) -> ActionVLMArguments:
 
 def few_videos(folder: Path, train: int = 8, test: int = 2) -> ActionData:
     """The first generated videos."""
-    return planted_data(folder, 0, train, test)
+    return planted_data(folder, 0, settings=replace(WORLD, train_videos=train, test_videos=test))
 
 
 def experiment(folder: Path, videos: int = 8, **changes: Any) -> Experiment:

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, CLIPModel, CLIPProcessor
 from data_prep.errors import DataError
 from invert_rl.cli import main
 from invert_rl.models import CheckpointError
-from invert_rl.psftr.clip import Clip, spaced
+from invert_rl.psftr.clip import Clip
 from invert_rl.psftr.extract import Extraction, frame_settings, sample
 from invert_rl.psftr.text import PROMPTS, read_text_embeddings
 from invert_rl.tal.data import read_videos
@@ -74,8 +74,8 @@ def test_features_are_read_by_the_reader_and_are_the_model_s(data: Path, tiny: P
     with torch.no_grad():
         inputs = processor(images=pictures, text=["x"], return_tensors="pt", padding=True)
         expected = model(**inputs).image_embeds
-    assert torch.allclose(F.normalize(two.features, dim=-1), expected, atol=1e-4)
-    assert not torch.allclose(two.features, expected, atol=1e-2)  # the file holds them as they are, not normalised
+    assert torch.allclose(F.normalize(two.features[:], dim=-1), expected, atol=1e-4)
+    assert not torch.allclose(two.features[:], expected, atol=1e-2)  # the file holds them as they are, not normalised
 
 
 def test_texts_are_the_model_s_for_every_prompt(data: Path, tiny: Path, tmp_path: Path) -> None:
@@ -89,8 +89,6 @@ def test_texts_are_the_model_s_for_every_prompt(data: Path, tiny: Path, tmp_path
                 tokens = tokenizer([form.format(name)], return_tensors="pt")
                 text = model.get_text_features(**tokens).pooler_output[0]
             assert torch.allclose(row, text, atol=1e-5), prompt
-    assert spaced("CleanAndJerk") == "clean and jerk"
-    assert spaced("Hand car wash") == "hand car wash"
 
 
 def test_goes_on_where_it_stopped(data: Path, tiny: Path, tmp_path: Path, monkeypatch, capsys) -> None:

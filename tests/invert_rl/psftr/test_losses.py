@@ -8,8 +8,9 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from invert_rl.psftr.losses import paired_iou, psftr_losses, query_losses, saliency_loss, saliency_targets
+from invert_rl.psftr.losses import psftr_losses, query_losses, saliency_loss, saliency_targets
 from invert_rl.psftr.model import PSFTROutputs, QueryOutputs
+from invert_rl.tal.nms import paired_iou
 from tests.invert_rl.psftr.conftest import small_config
 
 # two videos of 4 rows, 3 queries, 2 classes; queries 2 and 0 of the first video and 1 of the second are matched

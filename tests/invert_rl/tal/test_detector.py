@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import sigmoid_focal_loss
 
 from invert_rl.tal.annotations import read_database
 from invert_rl.tal.data import pad, random_batch, read_videos
 from invert_rl.tal.detect import detect, detect_all, mean_ap
 from invert_rl.tal.detector import Detector, DetectorConfig
 from invert_rl.tal.features import Features
-from invert_rl.tal.losses import diou_loss, focal_loss
+from invert_rl.tal.losses import diou_loss
 from invert_rl.tal.nms import Suppression
 from invert_rl.tal.planted import PlantedSettings, plant, write_world
 from invert_rl.tal.pyramid import ConvAttention, Pyramid, PyramidConfig, sinusoids
@@ -94,7 +95,7 @@ def test_losses_are_the_sums_over_points_by_the_running_count() -> None:
     count = 0.9 * 20 + 0.1 * max(1, int(positive.sum()))
     assert int(positive.sum()) == 3
     wanted = losses.targets * 0.9 + 0.1 / 5
-    classification = (focal_loss(outputs.logits, wanted).sum(dim=-1) * outputs.mask).sum() / count
+    classification = (sigmoid_focal_loss(outputs.logits, wanted).sum(dim=-1) * outputs.mask).sum() / count
     place = outputs.points.place[positive[0]]
     truth = torch.stack([place - 2, 6 - place], dim=1) / outputs.points.stride[positive[0], None]
     regression = diou_loss(outputs.offsets[positive], truth).sum() / count

@@ -15,12 +15,12 @@ from transformers import BertTokenizerFast as Tokenizer
 from data_prep.errors import DataError
 from invert_rl.cli import main
 from invert_rl.models import CheckpointError
+from invert_rl.tal.annotations import plain_name
 from invert_rl.toy.tiny_model import save_tiny_checkpoint
 from invert_rl.wtal.describe import describe, fill, read_prompts
 from invert_rl.wtal.descriptions import (
     Descriptions,
     from_class_names,
-    plain_name,
     read_descriptions,
     write_descriptions,
 )
