@@ -12,6 +12,11 @@ from invert_rl.encoding import EncodedPrompt, batch_inputs
 from invert_rl.grpo.sampling import sampling_processors
 from invert_rl.models import vision_language_model
 
+TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids")
+"""Inputs with one entry for each token of a prompt."""
+POSITION_INPUTS = (*TEXT_INPUTS, "video_grid_thw", "second_per_grid_ts")
+"""Inputs that positions are computed from."""
+
 
 @torch.no_grad()
 def generate_completions(
@@ -25,20 +30,23 @@ def generate_completions(
 ) -> list[list[int]]:
     """Generate one completion for each entry of ``index``, which says which of ``prompts`` it answers.
 
-    The prompts run through vision tower and language model once; their cache is repeated for the completions, and
-    `generate` goes on from there. ``numbers``, shape ``(len(index), most new tokens)``, makes the choices where the
-    config samples (`invert_rl.grpo.sampling`); without them PyTorch's global generator does. Returns token ids up to
-    and including the first end token.
+    The prompts, but for their last token, run through vision tower and language model once; their cache, states of
+    recurrent layers included, is copied for the completions, and `generate` goes on from there with the last token.
+    ``numbers``, shape ``(len(index), most new tokens)``, makes the choices where the config samples
+    (`invert_rl.grpo.sampling`); without them PyTorch's global generator does. Returns token ids up to and including the
+    first end token.
     """
     inputs = batch_inputs(prompts, pad_token_id)
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     rows = torch.tensor(index, device=model.device)
     cache = DynamicCache(config=model.config.get_text_config())
-    model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.crop(-1)  # `generate` wants at least one token that is not in the cache: the last one of the prompt
-    cache.batch_select_indices(rows)
     inner = vision_language_model(model)
-    inner.rope_deltas = inner.rope_deltas[rows]
+    positions, deltas = inner.get_rope_index(**{name: inputs[name] for name in POSITION_INPUTS if name in inputs})
+    # `generate` wants at least one token that is not in the cache, and a recurrent state cannot be taken back by one.
+    trunk = {name: value[:, :-1] if name in TEXT_INPUTS else value for name, value in inputs.items()}
+    model(**trunk, position_ids=positions[:, :, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.reorder_cache(rows)
+    inner.rope_deltas = deltas[rows]
     prompt_ids = inputs["input_ids"][rows]
     output = model.generate(
         input_ids=prompt_ids,
