@@ -16,10 +16,12 @@ from trl import GRPOTrainer
 from invert_rl.encoding import EncodedPrompt, video_inputs
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.groups import order_by_group
+from invert_rl.grpo.packed_layout import SharingNotSupportedError
 from invert_rl.grpo.scoring import assert_video_is_seen, token_types
-from invert_rl.grpo.self_check import CHECKED_ROWS, mean_difference, tolerance
+from invert_rl.grpo.self_check import CHECKED_ROWS, compare, floor
 from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
 from invert_rl.grpo.vision import VisionFeatures, freeze_tower, same_tower, tower_is_frozen
+from invert_rl.models.segment_attention import attend_by_segments
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +41,9 @@ class ScoringTrainer(GRPOTrainer):
         models = [self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model]
         if self.ref_model is not None:
             models.append(self.accelerator.unwrap_model(self.ref_model))
-        self.shares_prompts = args.share_prompts
-        if self.shares_prompts:
-            for model in models:
-                add_shared_prompts(model)
+        for model in models:
+            attend_by_segments(model)  # TRL loads a reference model by itself
+        self.shares_prompts = args.share_prompts and self._can_share(models)
         if args.freeze_vision:
             freeze_tower(self.model)
         # With parameters in shards, every rank has to run the tower as often as all others do: nothing is kept there.
@@ -59,7 +60,7 @@ class ScoringTrainer(GRPOTrainer):
             self.vision.serve(self.ref_model, equal)
         self._prompts: list[EncodedPrompt] | None = None
         self._video_checked = False
-        self._sharing_checked = not (args.share_prompts and args.check_shared_prompts)
+        self._sharing_checked = not (self.shares_prompts and args.check_shared_prompts)
         self._seconds: dict[str, float] = {}
 
     # -- micro-batches --------------------------------------------------------------------------------------------
@@ -149,6 +150,16 @@ class ScoringTrainer(GRPOTrainer):
         types = token_types(prompts, input_ids.shape[1], completion_length).to(input_ids.device)
         return {**video, "mm_token_type_ids": types}
 
+    def _can_share(self, models: Sequence[torch.nn.Module]) -> bool:
+        """Let the models share prompts; False, with a warning, if one has layers that cannot."""
+        try:
+            for model in models:
+                add_shared_prompts(model)
+        except SharingNotSupportedError as error:
+            logger.warning("share_prompts is off: %s; each prompt is forwarded once for each of its completions", error)
+            return False
+        return True
+
     def _check_sharing(
         self,
         model: torch.nn.Module,
@@ -157,37 +168,39 @@ class ScoringTrainer(GRPOTrainer):
         attention_mask: torch.Tensor,
         completion_length: int,
     ) -> None:
-        """Score one small group with shared and with copied prompts; on a difference go on with copies, and say so.
+        """Score a few rows with shared and with copied prompts; on a difference go on with copies, and say so.
 
-        Every rank runs one forward each way, and all of them decide by the largest difference.
+        Every rank runs two forwards each way, and all of them decide by the worst of them.
         """
-        rows = [row for row, prompt in enumerate(prompts) if prompt is prompts[0]][:CHECKED_ROWS]
-        batch = ([prompts[0]] * len(rows), input_ids[rows], attention_mask[rows], completion_length)
-        limit = tolerance(next(model.parameters()).dtype, self.accelerator.mixed_precision)
-        reason = ""
+        rows = sorted(range(len(prompts)), key=lambda row: prompts[row] is not prompts[0])[:CHECKED_ROWS]
+        batch = {"input_ids": input_ids[rows], "attention_mask": attention_mask[rows]}
+
+        def score(shares: bool, batch: dict[str, torch.Tensor], order: list[int]) -> torch.Tensor:
+            self.shares_prompts = shares
+            theirs = [prompts[rows[number]] for number in order]
+            return self._score(model, theirs, batch["input_ids"], batch["attention_mask"], completion_length)[0]
+
         training = model.training
         model.eval()  # without dropout, or the two would differ by chance
-        scores = []
+        least = floor(next(model.parameters()).dtype, self.accelerator.mixed_precision)
         try:
             with torch.no_grad(), self._part("score"):
-                for self.shares_prompts in (False, True):
-                    scores.append(self._score(model, *batch)[0])
-            difference = mean_difference(scores[0], scores[1], attention_mask[rows, -completion_length:])
-        except Exception as error:  # whatever a model does with packed prompts: the run goes on without them
-            difference = torch.tensor(torch.inf, device=input_ids.device)
-            reason = f" ({type(error).__name__}: {error})"
+                verdict = compare(partial(score, False), partial(score, True), batch, completion_length, least)
         finally:
             model.train(training)
-        worst = self.accelerator.gather(difference.float().reshape(1)).max().item()
-        self._metrics[self._mode]["score/self_check"].append(worst)
-        self.shares_prompts = worst <= limit
+        found = torch.tensor([*verdict, verdict.worst - verdict.limit], device=input_ids.device)
+        error, leak, noise, limit, excess = self.accelerator.gather(found[None]).amax(dim=0).tolist()
+        self._metrics[self._mode]["score/self_check"].append(max(error, leak))
+        self._metrics[self._mode]["score/self_check_noise"].append(noise)
+        self.shares_prompts = excess <= 0
         if not self.shares_prompts:
             logger.warning(
-                "share_prompts is off: log-probabilities with shared prompts differ from those with copied prompts by "
-                "%.3g on average, more than %g%s; each prompt is forwarded once for each of its completions",
-                worst,
+                "share_prompts is off: log-probabilities of the worst completion with shared prompts differ from those "
+                "with copied prompts by %.3g on average, and by %.3g when another completion changes, where %.3g may "
+                "be rounding; each prompt is forwarded once for each of its completions",
+                error,
+                leak,
                 limit,
-                reason,
             )
 
     # -- time -----------------------------------------------------------------------------------------------------

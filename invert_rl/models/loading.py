@@ -16,6 +16,7 @@ from transformers import (
 
 from invert_rl.families import FAMILIES
 from invert_rl.models.family import Family, family_named
+from invert_rl.models.segment_attention import attend_by_segments
 
 NEEDED_TOKENS = Family.needed_tokens
 NEVER_SAMPLED = Family.never_sampled
@@ -72,6 +73,7 @@ def load_model(
     model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
     if trained_positions:
         family_named(config.model_type).use_trained_positions(model)
+    attend_by_segments(model)
     return model
 
 

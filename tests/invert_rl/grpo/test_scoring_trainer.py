@@ -9,10 +9,13 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from invert_rl.grpo import scoring_trainer, shared_prompt
+from invert_rl.grpo import packed_attention, packed_recurrence, scoring_trainer, shared_prompt
 from invert_rl.grpo.groups import order_by_group
-from invert_rl.grpo.self_check import mean_difference, tolerance
+from invert_rl.grpo.packed_layout import SharingNotSupportedError
+from invert_rl.grpo.self_check import FLOOR, by_branch, floor
 from invert_rl.models import vision_language_model
+from invert_rl.models.tiny import save_tiny_checkpoint
+from tests.invert_rl.conftest import SMALL_MODEL
 
 WARNINGS = "invert_rl.grpo.scoring_trainer"
 
@@ -127,8 +130,8 @@ def test_a_trained_tower_is_never_kept(make_trainer, tiny_qwen2_5, caplog, adapt
 # -- the self-check ---------------------------------------------------------------------------------------------------
 
 
-def test_sharing_is_checked_once_and_passes(make_trainer, tiny_checkpoint, caplog):
-    trainer = make_trainer(tiny_checkpoint)
+def test_sharing_is_checked_once_and_passes(make_trainer, family_checkpoint, caplog):
+    trainer = make_trainer(family_checkpoint)
     trainer.train()
     (difference,) = values(trainer, "score/self_check")
     assert 0 <= difference < 1e-5
@@ -139,9 +142,9 @@ def test_sharing_is_checked_once_and_passes(make_trainer, tiny_checkpoint, caplo
 def test_a_model_on_which_sharing_errs_is_scored_by_copies(make_trainer, tiny_qwen2_5, monkeypatch, caplog):
     pack = shared_prompt._pack
 
-    def wrong_positions(*args):
-        inputs, layout, places = pack(*args)
-        return {**inputs, "position_ids": inputs["position_ids"] * 3}, layout, places
+    def wrong_positions(*args, **kwargs):
+        inputs, *rest = pack(*args, **kwargs)
+        return {**inputs, "position_ids": inputs["position_ids"] * 3}, *rest
 
     monkeypatch.setattr(shared_prompt, "_pack", wrong_positions)
     trainer = make_trainer(tiny_qwen2_5)
@@ -149,7 +152,7 @@ def test_a_model_on_which_sharing_errs_is_scored_by_copies(make_trainer, tiny_qw
     (difference,) = values(trainer, "score/self_check")
     (warning,) = [record for record in caplog.records if record.name == WARNINGS]
     assert warning.levelno == logging.WARNING
-    assert f"{difference:.3g}" in warning.getMessage()
+    assert f"{difference:.3g}" in warning.getMessage() and difference > 1e-4
     assert not trainer.shares_prompts
     monkeypatch.undo()
     plain = make_trainer(tiny_qwen2_5, share_prompts=False)
@@ -157,17 +160,71 @@ def test_a_model_on_which_sharing_errs_is_scored_by_copies(make_trainer, tiny_qw
     assert_close(weights(trainer), weights(plain), tolerance=0)
 
 
+def leak(amount):
+    """Attention in which each branch also sees a little of the one before it."""
+    attend = packed_attention.packed_attention
+
+    def leaking(query, key, value, layout, **kwargs):
+        output = attend(query, key, value, layout, **kwargs).clone()
+        for tree in layout.trees:
+            start = tree.branches.start
+            for length, following in zip(tree.lengths, tree.lengths[1:], strict=False):
+                before = output[:, start : start + length].mean(dim=1, keepdim=True)
+                start += length
+                output[:, start : start + following] += amount * before
+        return output
+
+    return leaking
+
+
+def flows_on(forward, hidden, layout):
+    """Recurrent layers that run over the packed sequence as if it were one text."""
+    return forward(hidden)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_leak_between_branches_is_caught(make_trainer, tmp_path_factory, monkeypatch, caplog, half):
+    """A leak of attention, and a recurrent state that flows on: seen in full and in half precision, and named."""
+    for family, module, name, fault in (
+        ("qwen3_vl", packed_attention, "packed_attention", leak(0.3)),
+        ("qwen3_5", packed_recurrence, "_packed_recurrence", flows_on),
+    ):
+        checkpoint = str(save_tiny_checkpoint(tmp_path_factory.mktemp(family), family, seed=1, **SMALL_MODEL))
+        for planted in (True, False) if half else (True,):
+            with monkeypatch.context() as patch:
+                if planted:
+                    patch.setattr(module, name, fault)
+                trainer = make_trainer(checkpoint, bf16=half, max_steps=1)
+                caplog.clear()
+                trainer.train()
+            assert trainer.shares_prompts is not planted, (family, values(trainer, "score/self_check"))
+            warnings = [record for record in caplog.records if record.name == WARNINGS]
+            assert len(warnings) == int(planted)
+            (worst,) = values(trainer, "score/self_check")
+            assert (worst > 2 * FLOOR["half"]) is planted
+
+
 def test_a_model_that_cannot_share_is_scored_by_copies(make_trainer, tiny_qwen2_5, monkeypatch, caplog):
     def refuse(*args):
-        raise NotImplementedError("no packed sequences here")
+        raise SharingNotSupportedError("no packed sequences here")
 
-    monkeypatch.setattr(shared_prompt, "_pack", refuse)
+    monkeypatch.setattr(shared_prompt, "_accept_packed_prompts", refuse)
     trainer = make_trainer(tiny_qwen2_5)
     trainer.train()
     (warning,) = [record for record in caplog.records if record.name == WARNINGS]
     assert "no packed sequences here" in warning.getMessage()
-    assert not trainer.shares_prompts
+    assert not trainer.shares_prompts and not values(trainer, "score/self_check")
     assert trainer.state.global_step == 2
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError, TypeError, RuntimeError])
+def test_any_other_fault_of_the_packed_path_surfaces(make_trainer, tiny_qwen2_5, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error("not silently slower")
+
+    monkeypatch.setattr(shared_prompt, "_pack", fail)
+    with pytest.raises(error, match="not silently slower"):
+        make_trainer(tiny_qwen2_5).train()
 
 
 def test_the_check_can_be_left_out(make_trainer, tiny_qwen2_5):
@@ -180,11 +237,11 @@ def test_the_check_can_be_left_out(make_trainer, tiny_qwen2_5):
 
 
 def test_what_the_check_tolerates():
-    assert tolerance(torch.float32, "no") < tolerance(torch.float32, "bf16") == tolerance(torch.bfloat16, "no")
-    scores, mask = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1, 1, 0]])
-    assert mean_difference(scores, scores + torch.tensor([0.0, 0.5, 9.0]), mask) == 0.25
-    assert mean_difference(scores, scores * torch.nan, mask) == torch.inf
-    assert mean_difference(scores, scores * torch.nan, mask * 0) == 0
+    assert floor(torch.float32, "no") < floor(torch.float32, "bf16") == floor(torch.bfloat16, "no")
+    scores, mask = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()
+    assert by_branch(scores, scores + torch.tensor([0.0, 0.5, 9.0]), mask).tolist() == [0.25, pytest.approx(9.5 / 3)]
+    assert by_branch(scores, scores * torch.nan, mask).tolist() == [torch.inf, torch.inf]
+    assert by_branch(scores, scores * torch.nan, mask & False).tolist() == [0, 0]
 
 
 # -- settings ---------------------------------------------------------------------------------------------------------
@@ -198,6 +255,23 @@ def test_checkpointing_shares_prompts_and_gives_the_same_weights(make_trainer, t
         assert trainer.shares_prompts
     assert not [record for record in caplog.records if record.name == WARNINGS]
     assert_close(weights(trainers[0]), weights(trainers[1]))
+
+
+def test_states_experts_and_reference_train_as_with_copies(make_trainer, tmp_path):
+    """Qwen3.5 MoE with the router's loss, KL, two prompts in a micro-batch and checkpointing: one step of SGD."""
+    checkpoint = str(save_tiny_checkpoint(tmp_path / "model", "qwen3_5_moe", seed=1, **SMALL_MODEL))
+    settings = {"optim": "sgd", "beta": 0.04, "max_steps": 1, "max_grad_norm": 0.0, "router_aux_loss_coef": 0.1}
+    settings |= {"per_device_train_batch_size": 8, "gradient_checkpointing": True, "learning_rate": 0.1}
+    trainers = [make_trainer(checkpoint, share_prompts=share, **settings) for share in (True, False)]
+    start = weights(trainers[0])
+    for trainer in trainers:
+        trainer.train()
+    shared, plain = trainers
+    assert shared.shares_prompts and values(shared, "score/unique_prompts") == [0.25]
+    assert values(shared, "aux_loss") == pytest.approx(values(plain, "aux_loss"), rel=1e-5)
+    moved = {name for name, weight in weights(plain).items() if (weight - start[name]).abs().max() > 1e-4}
+    assert any("mlp.gate" in name for name in moved) and any("linear_attn" in name for name in moved)
+    assert_close(weights(shared), weights(plain), tolerance=2e-6)
 
 
 def test_half_a_group_a_micro_batch(make_trainer, tiny_qwen2_5):
