@@ -61,7 +61,7 @@ class _Cascade(torch.autograd.Function):
         scaling: float | None,
     ) -> torch.Tensor:
         over_trunk, trunk_sum, ctx.trunk_rest = _attend(query, trunk_key, trunk_value, False, scaling)
-        padded = [_pad(tensor, places) for tensor in (query, key, value)]
+        padded = (_pad(query, places), _pad(key, places), _pad(value, places))
         over_self, self_sum, ctx.self_rest = _attend(*padded, True, scaling)
         over_self, self_sum = _flatten(over_self, tokens), _flatten(self_sum[..., None], tokens)[..., 0]
         total = torch.logaddexp(trunk_sum, self_sum)
@@ -72,7 +72,7 @@ class _Cascade(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, trunk_key, trunk_value, key, value, places, tokens, output, total = ctx.saved_tensors
         by_trunk, d_trunk_key, d_trunk_value = _attend_backward(
             gradient, query, trunk_key, trunk_value, output, total, ctx.trunk_rest, False, ctx.scaling
@@ -80,7 +80,7 @@ class _Cascade(torch.autograd.Function):
         own = torch.zeros(places.numel(), dtype=gradient.dtype, device=gradient.device)
         own[tokens] = 1
         padded = _pad(gradient, places) * own.view(len(places), 1, -1, 1)  # nothing comes from the padding
-        tensors = [_pad(tensor, places) for tensor in (query, key, value, output)]
+        tensors = (_pad(query, places), _pad(key, places), _pad(value, places), _pad(output, places))
         sums = _pad(total[..., None], places)[..., 0].contiguous()
         grads = _attend_backward(padded, *tensors, sums, ctx.self_rest, True, ctx.scaling)
         by_self, d_key, d_value = (_flatten(grad, tokens) for grad in grads)

@@ -82,7 +82,7 @@ class _Permute(torch.autograd.Function):
         return rows.index_select(0, order)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         _, back = ctx.saved_tensors
         return gradient.index_select(0, back), None, None
 
@@ -107,8 +107,8 @@ def _segment_attention(
     parts = []
     tokens = [count * size for count, size in batches]
     for (count, size), *part in zip(batches, *(tensor.split(tokens) for tensor in rows), strict=True):
-        segments = [tensor.unflatten(0, (count, size)).transpose(1, 2) for tensor in part]
-        output = scaled_dot_product_attention(*segments, dropout_p=dropout, scale=scaling)  # (segments, heads, …)
+        ours, keys, values = (tensor.unflatten(0, (count, size)).transpose(1, 2) for tensor in part)
+        output = scaled_dot_product_attention(ours, keys, values, dropout_p=dropout, scale=scaling)
         parts.append(output.transpose(1, 2).flatten(0, 1))
     together = torch.cat(parts) if len(parts) > 1 else parts[0]
     return (together if order is None else _Permute.apply(together, back, order))[None], None
