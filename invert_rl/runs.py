@@ -20,11 +20,12 @@ from rich.table import Table
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils.logging import disable_progress_bar
-from trl import TrlParser
+from trl import ModelConfig, TrlParser
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from invert_rl.models import CheckpointError
+from invert_rl.options import check_model_options
 from invert_rl.plugins import load_plugins, plugins_of_arguments
 from rewards.errors import RewardError
 
@@ -74,7 +75,10 @@ def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tupl
     parser = TrlParser(tuple(classes), prog=f"accelerate launch recipes/{recipe}.py")
     try:
         parsed = parser.parse_args_and_config(arguments)
-    except (ValueError, OSError) as error:
+        for part in parsed:
+            if isinstance(part, ModelConfig):
+                check_model_options(part)
+    except (ValueError, OSError, TypeError, ImportError, NotImplementedError) as error:
         raise DataError(f"settings: {error}") from error
     if parsed[0].output_dir == f"runs/{recipe}":
         parsed[0].output_dir = next_run_folder(recipe)

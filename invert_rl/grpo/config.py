@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, fields
 
 from trl import GRPOConfig
 
+from invert_rl.grpo.options import check_grpo
+from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
 from invert_rl.tasks.settings import TaskFields
 from invert_rl.video.config import FrameFields
@@ -106,16 +108,28 @@ class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
     )
     toy_train_clips: int = field(default=800, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=200, metadata={"help": "Toy world only: test clips."})
-    prompts_logged: int = field(default=0, metadata={"help": "Sample completions printed at each logging step."})
+    prompts_logged: int = field(
+        default=0, metadata={"help": "Sample completions printed at each logging step; num_completions_to_print wins."}
+    )
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={"help": "Where the log goes beside log.jsonl: tensorboard, wandb, … or several of them."},
+    )
 
     def __post_init__(self) -> None:
+        check_grpo(self)
         for item in fields(self):
             choices, value = item.metadata.get("choices"), getattr(self, item.name)
             if choices and isinstance(value, str) and value not in choices:  # argparse does not look at a YAML's
                 raise ValueError(f"{item.name}: invalid choice: {value!r} (choose from {', '.join(choices)})")
+        self.frame_settings(image_patch_size=14)  # a number out of range is refused before anything is loaded
         self.schedule()  # an unknown task or a p outside [0, 1] is refused before anything is loaded
-        self.num_completions_to_print = self.prompts_logged
+        if self.num_completions_to_print is None:
+            self.num_completions_to_print = self.prompts_logged
+        unused, self.per_device_eval_batch_size = self.per_device_eval_batch_size, self.num_generations
         super().__post_init__()
+        self.per_device_eval_batch_size = unused  # TRL only wants it to be a multiple
+        check_after(self)
         rounds = self.steps_per_generation * self.num_iterations
         if rounds % self.gradient_accumulation_steps:
             raise ValueError(
@@ -132,4 +146,5 @@ class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
 
     def schedule(self) -> TaskSchedule:
         """The coin of this run; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
-        return TaskSchedule(seed=self.seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
+        seed = self.seed if self.data_seed is None else self.data_seed
+        return TaskSchedule(seed=seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import datasets
@@ -18,6 +20,7 @@ from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
 from trl.models.utils import unwrap_model_for_generation
+from trl.trainer import grpo_trainer as trl_grpo
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
@@ -100,8 +103,10 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             check_vllm_settings(args, model)
             callbacks = [*(callbacks or []), SamplingAlarm()]
         else:
-            args.generation_kwargs = {**(args.generation_kwargs or {}), "suppress_tokens": self.banned_ids}
-        with video_engine(args, model):
+            given = args.generation_kwargs or {}
+            banned = sorted({*self.banned_ids, *(given.get("suppress_tokens") or ())})
+            args.generation_kwargs = {**given, "suppress_tokens": banned}
+        with video_engine(args, model), reference_of(model, args):
             super().__init__(
                 model=model,
                 reward_funcs=list(reward_funcs),
@@ -348,3 +353,15 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with deterministic_on_cpu(self.args.device), self.clips:
             return super().train(*args, **kwargs)
+
+
+@contextmanager
+def reference_of(model: PreTrainedModel, args: InvertGRPOConfig) -> Iterator[None]:
+    """Have TRL, where it loads the reference model inside this context, load the revision that ``model`` has."""
+    commit = getattr(model.config, "_commit_hash", None)
+    loads = trl_grpo.create_model_from_path
+    trl_grpo.create_model_from_path = partial(loads, revision=commit) if commit else loads
+    try:
+        yield
+    finally:
+        trl_grpo.create_model_from_path = loads

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig
 
+from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
+from invert_rl.sft.options import check_sft
 from invert_rl.tasks.settings import TaskFields
 from invert_rl.video.config import FrameFields
 
@@ -55,16 +57,24 @@ class InvertSFTConfig(TaskFields, FrameFields, SFTConfig):
     toy_train_clips: int = field(default=3000, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=100, metadata={"help": "Toy world only: test clips."})
 
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false: columns make the prompts."})
+    report_to: list[str] = field(
+        default_factory=lambda: ["none"],
+        metadata={"help": "Where the log goes beside log.jsonl: tensorboard, wandb, … or several of them."},
+    )
+
     def __post_init__(self) -> None:
         self.schedule()
-        self.remove_unused_columns = False
+        self.frame_settings(image_patch_size=14)
+        check_sft(self)
         self.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__post_init__()
+        check_after(self)
 
     def schedule(self) -> TaskSchedule:
         """Which task each batch has; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
         return TaskSchedule(
-            seed=self.seed,
+            seed=self.seed if self.data_seed is None else self.data_seed,
             tvg_probability=self.tvg_probability,
             tasks=tuple(self.tasks),
             tvg_from=self.tvg_from,

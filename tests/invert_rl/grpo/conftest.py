@@ -34,7 +34,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
 
     def build(checkpoint: str, output_dir: str | None = None, **overrides: Any) -> InvertGRPOTrainer:
         passed = {name: overrides.pop(name) for name in ("peft_config", "quarantine") if name in overrides}
-        dtype = overrides.pop("dtype", "auto")
+        dtype, revision = overrides.pop("dtype", "auto"), overrides.pop("revision", None)
         root = overrides.pop("video_root", world / "videos")
         data = overrides.pop("rows", rows)
         settings = {
@@ -47,9 +47,9 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
             **overrides,
         }
         args = InvertGRPOConfig(**settings)
-        processor = load_processor(checkpoint)
+        processor = load_processor(checkpoint, revision)
         return InvertGRPOTrainer(
-            model=load_model(checkpoint, dtype=dtype),
+            model=load_model(checkpoint, revision, dtype=dtype),
             rows=data,
             reward_funcs=[share_of_even_tokens, tvg_only],
             args=args,
