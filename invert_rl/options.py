@@ -257,8 +257,6 @@ def check_model_options(model_args: ModelConfig) -> None:
     ]
     if given and not model_args.use_peft:
         raise ValueError(f"{given[0]} has no effect without --use_peft")
-    if (model_args.load_in_4bit or model_args.load_in_8bit) and not model_args.use_peft:
-        raise ValueError("load_in_4bit and load_in_8bit: quantized weights cannot be trained; add --use_peft")
     for name in ("use_bnb_nested_quant", "bnb_4bit_quant_storage"):
         if getattr(model_args, name) and not model_args.load_in_4bit:
             raise ValueError(f"{name} has no effect without --load_in_4bit")

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
@@ -27,9 +27,11 @@ from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.options import check_for_model
 from invert_rl.grpo.rewards import reward_functions
 from invert_rl.grpo.trainer import InvertGRPOTrainer
-from invert_rl.models import load_model, load_processor
+from invert_rl.models import load_config, load_processor
+from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
 from invert_rl.runs import (
     RunLog,
@@ -61,6 +63,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
 
     preset = args.preset()
     weights = reward_weights(args.rewards, preset.only(args.tasks).tasks)
+    name = model_args.model_name_or_path or start_checkpoint()
+    check_for_model(args, model_args, load_config(name, model_args.model_revision))
 
     # data: rows with their verbs, and the videos they name
     if args.train_data is None:
@@ -91,32 +95,26 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     rewards = reward_functions(args, preset, weights, pipeline, rows)
 
     # model
-    name = model_args.model_name_or_path or start_checkpoint()
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
     store_class = BlankFrameStore if args.blank_video else FrameStore
     store = store_class(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store)
     check_video_root(rows, args.video_root)
-    model = load_model(
-        name,
-        model_args.model_revision,
-        trained_positions=args.trained_positions,
-        dtype=model_args.dtype,
-        attn_implementation=model_args.attn_implementation,
-    )
+    policy = load_policy(name, model_args, args.trained_positions)
     quarantine = Quarantine()
     trainer = InvertGRPOTrainer(
-        model=model,
+        model=policy.model,
         rows=rows,
         reward_funcs=rewards,
         args=args,
         processing_class=processor,
         store=store,
         quarantine=quarantine,
-        peft_config=get_peft_config(model_args),
+        peft_config=policy.peft_config,
         callbacks=[RunLog()],
         preset=preset,
     )
+    policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     if unusable:

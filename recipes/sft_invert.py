@@ -17,14 +17,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback
-from trl import ModelConfig, get_peft_config
+from trl import ModelConfig
 
 from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import evaluate_once
-from invert_rl.models import load_model, load_processor
+from invert_rl.models import load_processor
+from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
 from invert_rl.runs import (
     RunLog,
@@ -84,26 +85,21 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     name = model_args.model_name_or_path or random_checkpoint(args.seed)
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
-    model = load_model(
-        name,
-        model_args.model_revision,
-        trained_positions=args.trained_positions,
-        dtype=model_args.dtype,
-        attn_implementation=model_args.attn_implementation,
-    )
+    policy = load_policy(name, model_args, args.trained_positions)
     quarantine = Quarantine()
     trainer = InvertSFTTrainer(
-        model=model,
+        model=policy.model,
         rows=rows,
         target=target,
         args=args,
         processing_class=processor,
         store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store),
         quarantine=quarantine,
-        peft_config=get_peft_config(model_args),
+        peft_config=policy.peft_config,
         callbacks=[RunLog()],
         preset=preset,
     )
+    policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")

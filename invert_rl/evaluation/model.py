@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import AutoConfig, ProcessorMixin
+from transformers import ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import DataError
@@ -26,7 +26,7 @@ from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.protocol import Protocol, model_sha256
 from invert_rl.evaluation.scoring import score_answers
-from invert_rl.models import CheckpointError, load_model, load_processor
+from invert_rl.models import CheckpointError, adapter_of, load_config, load_model, load_processor
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import Preset
 from invert_rl.video.prefetch import Prefetcher
@@ -54,10 +54,12 @@ def predict_with_model(
     unusable = split_usable(asked, read_manifest(args.manifest))[1] if args.manifest is not None else {}
     state = PartialState(cpu=args.cpu, timeout=PATIENCE)
     backend = choose_backend(args.backend, state)
+    if args.backend == "auto" and adapter_of(args.model, args.revision) is not None:
+        backend = "transformers"
     try:
         processor = load_processor(args.model, args.revision)
         settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
-        config = AutoConfig.from_pretrained(args.model, revision=args.revision)
+        config = load_config(args.model, args.revision)
         complete, dtype = (_with_vllm if backend == "vllm" else _with_transformers)(args, processor, state)
     except (CheckpointError, OSError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
@@ -131,6 +133,11 @@ def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: Parti
 
     if args.transformers_positions:
         raise DataError("--transformers-positions: vLLM has the trained rule only; use --backend transformers")
+    if adapter_of(args.model, args.revision) is not None:
+        raise DataError(
+            f"--model {args.model} is an adapter, which vLLM does not read here: merge it with `invert-rl merge "
+            f"{args.model} --output DIR`, or use --backend transformers"
+        )
     return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype)
 
 

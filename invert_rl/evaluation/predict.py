@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -14,6 +13,7 @@ from invert_rl.encoding import EncodedPrompt, PromptEncoder
 from invert_rl.evaluation.jobs import Job, encode_jobs
 from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_answer
 from invert_rl.evaluation.scoring import metrics_of, score_answers
+from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import decoding_config
 from invert_rl.tasks import Task
@@ -24,17 +24,6 @@ __all__ = ["Answerer", "Prediction", "complete_with", "evaluation_mode", "metric
 
 Complete = Callable[[Sequence[EncodedPrompt]], list[list[int]]]
 """Token ids of one completion for each prompt."""
-
-
-@contextmanager
-def evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Switch dropout off inside and restore the mode afterwards."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 class Answerer:

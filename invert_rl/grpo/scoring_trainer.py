@@ -14,6 +14,7 @@ from peft import PeftModel
 from trl import GRPOTrainer
 
 from invert_rl.encoding import EncodedPrompt, video_inputs
+from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.groups import order_by_group
 from invert_rl.grpo.packed_layout import SharingNotSupportedError
@@ -111,7 +112,8 @@ class ScoringTrainer(GRPOTrainer):
         parts = []
         size = batch_size or len(prompts)
         watched = nullcontext() if self._video_checked else assert_video_is_seen(model, prompts)
-        with watched, nullcontext() if torch.is_grad_enabled() else self._part("score"):
+        quiet = nullcontext() if torch.is_grad_enabled() else evaluation_mode(model)
+        with watched, quiet, nullcontext() if torch.is_grad_enabled() else self._part("score"):
             for start in range(0, len(prompts), size):
                 rows = slice(start, start + size)
                 parts.append(

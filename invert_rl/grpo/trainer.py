@@ -27,6 +27,7 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
 from invert_rl.grpo.rollout import generate_completions
@@ -41,6 +42,7 @@ from invert_rl.grpo.vllm_rollout import (
     video_engine,
 )
 from invert_rl.models import never_sampled_ids
+from invert_rl.policy import name_base_absolutely
 from invert_rl.positions import use_trained_positions
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, replacement
@@ -131,6 +133,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             use_trained_positions(self.ref_model)
         self.set_up_scoring()
         keep_trained_in_float32(self)
+        name_base_absolutely(self.model)
         self._draws: list[Draw] = []
 
     # -- which prompts ------------------------------------------------------------------------------------------
@@ -269,7 +272,13 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             generation_kwargs=self.generation_kwargs,
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         )
-        with self._part("rollout"), self.vision.of(unique), unwrapped as model, self.accelerator.autocast():
+        with (
+            self._part("rollout"),
+            self.vision.of(unique),
+            unwrapped as model,
+            evaluation_mode(model),
+            self.accelerator.autocast(),
+        ):
             completions = generate_completions(
                 model,
                 unique,

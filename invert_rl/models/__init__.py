@@ -1,11 +1,14 @@
 """Models: loading a checkpoint, and one file for each family of them (docs/models.md)."""
 
+from invert_rl.models.adapters import Adapter
 from invert_rl.models.family import Family, family_named, family_of, vision_language_model
 from invert_rl.models.loading import (
     NEVER_SAMPLED,
     CheckpointError,
+    adapter_of,
     check_source,
     decoding_config,
+    load_config,
     load_model,
     load_processor,
     never_sampled_ids,
@@ -13,12 +16,15 @@ from invert_rl.models.loading import (
 
 __all__ = [
     "NEVER_SAMPLED",
+    "Adapter",
     "CheckpointError",
     "Family",
+    "adapter_of",
     "check_source",
     "decoding_config",
     "family_named",
     "family_of",
+    "load_config",
     "load_model",
     "load_processor",
     "never_sampled_ids",

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
 )
 
 from invert_rl.families import FAMILIES
+from invert_rl.models.adapters import ADAPTER_CONFIG, Adapter, find_adapter
 from invert_rl.models.family import Family, family_named
 from invert_rl.models.segment_attention import attend_by_segments
 
 NEEDED_TOKENS = Family.needed_tokens
 NEVER_SAMPLED = Family.never_sampled
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
 class CheckpointError(ValueError):
@@ -31,7 +35,7 @@ def check_source(name: str) -> None:
     local = name.startswith((".", "/", "~")) or os.sep in name and os.path.isdir(os.path.dirname(name) or ".")
     if local and not os.path.isdir(os.path.expanduser(name)) and not _looks_like_hub_id(name):
         raise CheckpointError(f"{name}: no such checkpoint folder")
-    if os.path.isdir(name) and not os.path.isfile(os.path.join(name, "config.json")):
+    if os.path.isdir(name) and not any(os.path.isfile(os.path.join(name, f)) for f in ("config.json", ADAPTER_CONFIG)):
         raise CheckpointError(f"{name}: not a checkpoint, config.json is missing")
 
 
@@ -42,6 +46,9 @@ def _looks_like_hub_id(name: str) -> bool:
 def load_processor(name: str, revision: str | None = None) -> ProcessorMixin:
     """The checkpoint's processor, padding on the left; raises `CheckpointError` without the vision tokens."""
     check_source(name)
+    adapter = adapter_of(name, revision)
+    if adapter is not None and not any(os.path.isfile(os.path.join(name, file)) for file in PROCESSOR_FILES):
+        name, revision = adapter.base, adapter.base_revision  # others save adapters without
     processor = AutoProcessor.from_pretrained(name, revision=revision, padding_side="left")
     tokenizer = getattr(processor, "tokenizer", None)
     vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
@@ -54,10 +61,30 @@ def load_processor(name: str, revision: str | None = None) -> ProcessorMixin:
     return processor
 
 
+def adapter_of(name: str, revision: str | None = None) -> Adapter | None:
+    """The LoRA adapter of that name, None for a whole checkpoint; raises `CheckpointError` for a broken one."""
+    try:
+        return find_adapter(name, revision)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
+    """The configuration of a checkpoint, that of its base for an adapter; raises `CheckpointError` for another type."""
+    check_source(name)
+    adapter = adapter_of(name, revision)
+    if adapter is not None:
+        return load_config(adapter.base, adapter.base_revision)
+    config = AutoConfig.from_pretrained(name, revision=revision)
+    if config.model_type not in FAMILIES:
+        raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
+    return config
+
+
 def load_model(
     name: str, revision: str | None = None, trained_positions: bool = True, **kwargs: Any
 ) -> PreTrainedModel:
-    """The checkpoint's model for training or generation.
+    """The checkpoint's model for training or generation; an adapter is put on its base, as it is and frozen.
 
     Args:
         trained_positions: compute Qwen2.5-VL positions by the rule of the released weights (see
@@ -66,10 +93,11 @@ def load_model(
 
     Raises `CheckpointError` for a model type that is in no family (`invert_rl.families`).
     """
-    check_source(name)
-    config = AutoConfig.from_pretrained(name, revision=revision)
-    if config.model_type not in FAMILIES:
-        raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
+    config = load_config(name, revision)
+    adapter = adapter_of(name, revision)
+    if adapter is not None:
+        base = load_model(adapter.base, adapter.base_revision, trained_positions, **kwargs)
+        return PeftModel.from_pretrained(base, name, revision=revision)
     model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
     if trained_positions:
         family_named(config.model_type).use_trained_positions(model)

@@ -17,6 +17,7 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.policy import name_base_absolutely
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
 from invert_rl.sft.config import InvertSFTConfig
@@ -143,6 +144,7 @@ class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
             callbacks=callbacks,
         )
         keep_trained_in_float32(self)
+        name_base_absolutely(self.model)
         self.train_dataset = data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
         collator.lookahead = Lookahead(
             data, self._get_train_sampler(), self.accelerator.process_index, self.accelerator.num_processes

@@ -146,7 +146,6 @@ def test_generation_settings_that_scoring_would_not_know_are_refused(name, tmp_p
     [
         ({"lora_r": 64}, "lora_r has no effect without --use_peft"),
         ({"use_dora": True}, "use_dora has no effect without --use_peft"),
-        ({"load_in_4bit": True}, "add --use_peft"),
         ({"use_peft": True, "use_bnb_nested_quant": True}, "without --load_in_4bit"),
         ({"dtype": "bf16"}, "dtype: invalid choice"),
     ],
