@@ -50,7 +50,10 @@ def test_the_chain(run_recipe, clips, tiny, tmp_path, capsys):
     assert not (sft / "config.json").exists()
 
     # GRPO goes on with that adapter; the reference is the base, from which it already differs
-    run_recipe("grpo_invert.py", *SHORT, *GRPO, *data, *test, "--model_name_or_path", str(sft), "--output_dir", "grpo")
+    started = ["--model_name_or_path", str(sft), "--output_dir", "grpo", "--beta", "0.04"]
+    run_recipe("grpo_invert.py", *SHORT, *GRPO, *data, *test, *started)
+    log = [json.loads(line) for line in (tmp_path / "grpo" / "log.jsonl").read_text().splitlines()]
+    assert log[0]["kl"] > 1e-5
     model = tmp_path / "grpo" / "model"
     before = load_model(str(sft)).state_dict()
     after = load_model(str(model)).state_dict()
