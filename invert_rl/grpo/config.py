@@ -99,6 +99,17 @@ class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
             "help": "A prompt's completions stay together in micro-batches; false: shuffled one by one, as TRL does."
         },
     )
+    refill_groups: int = field(
+        default=0,
+        metadata={
+            "help": "Up to this many extra draws a round for groups whose completions all earn the same: other rows "
+            "take their place."
+        },
+    )
+    keep_kl_of_equal_groups: bool = field(
+        default=False,
+        metadata={"help": "With refill_groups and beta: groups that are left equal still give their KL gradient."},
+    )
     freeze_vision: bool = field(
         default=False, metadata={"help": "Do not train the vision tower and its projector; each video is seen once."}
     )

@@ -123,6 +123,7 @@ BOUNDS = {
     "top_entropy_quantile": (1e-6, 1.0),
     "ref_model_mixup_alpha": (0.0, 1.0),
     "ref_model_sync_steps": (1, 1e9),
+    "refill_groups": (0, 50),
 }
 
 OPTION_OF = {

@@ -30,10 +30,15 @@ PROMPTS = "encoded_prompts"
 """Key of the batch under which each sample's `EncodedPrompt` travels; samples of a group share one object."""
 
 
+CLIP_RATIOS = ("clip_ratio/region_mean", "cispo_clip_ratio")
+"""TRL's names of the share of clipped tokens, by loss."""
+
+
 class ScoringTrainer(GRPOTrainer):
     """Loss, old and reference log-probabilities under the video; call `set_up_scoring` after ``__init__``."""
 
     args: InvertGRPOConfig
+    _task: str  # of the current round
     _buffered_inputs: list[dict[str, Any]] | None  # TRL's micro-batches of the current round
 
     def set_up_scoring(self) -> None:
@@ -60,6 +65,7 @@ class ScoringTrainer(GRPOTrainer):
             equal = keep and not args.sync_ref_model and same_tower(*models)
             self.vision.serve(self.ref_model, equal)
         self._prompts: list[EncodedPrompt] | None = None
+        self._task = ""
         self._video_checked = False
         self._sharing_checked = not (self.shares_prompts and args.check_shared_prompts)
         self._seconds: dict[str, float] = {}
@@ -71,7 +77,10 @@ class ScoringTrainer(GRPOTrainer):
         inputs = super()._prepare_inputs(generation_batch)
         if self._buffered_inputs is None or self._buffered_inputs is before or not self.args.keep_groups:
             return inputs
-        self._buffered_inputs = order_by_group(self._buffered_inputs, PROMPTS)
+        steps = self.args.steps_per_generation // min(
+            self.args.gradient_accumulation_steps, self.args.steps_per_generation
+        )
+        self._buffered_inputs = order_by_group(self._buffered_inputs, PROMPTS, steps)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     # -- log-probabilities ----------------------------------------------------------------------------------------
@@ -81,7 +90,13 @@ class ScoringTrainer(GRPOTrainer):
             different = len({id(prompt) for prompt in prompts})
             self._metrics[self._mode]["score/unique_prompts"].append(different / len(prompts))
             try:
-                return super()._compute_loss(model, inputs)
+                loss = super()._compute_loss(model, inputs)
+                for name in CLIP_RATIOS:
+                    if self._metrics[self._mode].get(name):
+                        self._metrics[self._mode][f"{self._task}/clip_ratio"].append(
+                            self._metrics[self._mode][name][-1]
+                        )
+                return loss
             finally:
                 inputs[PROMPTS] = prompts  # the buffered batch is used again when num_iterations > 1
 

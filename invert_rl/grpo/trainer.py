@@ -29,6 +29,7 @@ from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.equal_groups import equal_groups, weighted_rewards, without_rows
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.grpo.sampling import sampling_numbers
@@ -63,6 +64,10 @@ MAX_REPLACEMENTS = 100
 
 MAX_SCORINGS = 5
 """Give up when rewards raise in this many generations of one round."""
+
+
+Rollout = tuple[list[int], list[float] | None]
+"""Token ids of a completion and, from vLLM, their log-probabilities."""
 
 
 class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
@@ -135,6 +140,10 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         keep_trained_in_float32(self)
         name_base_absolutely(self.model)
         self._draws: list[Draw] = []
+        self._rewards = torch.zeros(0)  # of all ranks, from the last scoring
+        self._finished: dict[int, Rollout] = {}
+        self._rollout: list[Rollout] = []
+        self._refilled = 0
 
     # -- which prompts ------------------------------------------------------------------------------------------
 
@@ -216,24 +225,83 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self.vision.start_round()
         failed: dict[Prompt, VideoError] = {}
-        for _ in range(MAX_SCORINGS):
+        refilled = scorings = 0
+        self._finished = {}
+        while scorings < MAX_SCORINGS:
             inputs, prompts = self._load_prompts(inputs, failed)
             self._prompts = prompts
             self._draws = [item["draw"] for item in inputs]
+            counted = self._counts()
+            started = self._seconds.get("rollout", 0.0)
             try:
                 output = super()._generate_and_score_completions(inputs)
             except RewardsFailed as trouble:
                 failed.update(self._unscored(trouble))
-            else:
-                self._metrics["train"]["data/replaced"].append(float(len(failed)))
-                output[PROMPTS] = prompts
-                return output
+                self._finished = {}
+                scorings += 1
+                continue
             finally:
                 self._prompts = None
+            equal = self._equal_groups()
+            if equal.any() and refilled < self.args.refill_groups:
+                # The groups that teach keep their completions; the others are drawn anew, by all ranks alike.
+                refilled += 1
+                self._finished = {n: ids for n, ids in enumerate(self._rollout) if not equal[inputs[n]["draw"].slot]}
+                self._refilled += int(equal.sum())
+                inputs = [
+                    self._replace(item, MAX_REPLACEMENTS + refilled) if equal[item["draw"].slot] else item
+                    for item in inputs
+                ]
+                self._forget_since(counted)
+                continue
+            self._task = inputs[0]["task"]
+            self._log_round(self._task, output, equal, len(failed), started)
+            if self.args.refill_groups and self.beta and not self.args.keep_kl_of_equal_groups:
+                without_rows(output, torch.tensor([bool(equal[draw.slot]) for draw in self._draws]))
+            output[PROMPTS] = prompts
+            return output
         raise RewardError(
             f"rewards raised in {MAX_SCORINGS} generations of one round, last for {next(reversed(failed.values()))}; "
             "the log has the traceback"
         )
+
+    def _equal_groups(self) -> torch.Tensor:
+        """Which groups of the round, by slot, have equal rewards; the same on all ranks."""
+        found = equal_groups(
+            self._rewards, self.reward_weights, self.num_generations, self.args.multi_objective_aggregation
+        )
+        return found.cpu()
+
+    def _counts(self) -> tuple[dict[str, int], int, int]:
+        """How much has been logged so far, for `_forget_since`."""
+        logged = {name: len(values) for name, values in self._metrics["train"].items()}
+        return logged, self._total_train_tokens, self.state.num_input_tokens_seen
+
+    def _forget_since(self, counts: tuple[dict[str, int], int, int]) -> None:
+        """Take back what a scoring logged that was not the round's last one."""
+        logged, self._total_train_tokens, self.state.num_input_tokens_seen = counts
+        metrics = self._metrics["train"]
+        for name in list(metrics):
+            del metrics[name][logged.get(name, 0) :]
+            if not metrics[name]:
+                del metrics[name]
+
+    def _log_round(
+        self, task: str, output: dict[str, Any], equal: torch.Tensor, replaced: int, rollout_before: float
+    ) -> None:
+        metrics = self._metrics["train"]
+        metrics["data/replaced"].append(float(replaced))
+        metrics[f"{task}/zero_variance"].append(equal.double().mean().item())
+        if self.args.refill_groups:
+            metrics["data/refilled"].append(float(self._refilled))
+            metrics[f"{task}/refilled"].append(float(self._refilled))
+        self._refilled = 0
+        tokens = self.accelerator.gather(output["completion_mask"].sum()).sum().item()
+        seconds = self._seconds.get("rollout", 0.0) - rollout_before
+        if seconds > 0:
+            metrics[f"{task}/tokens_per_second"].append(tokens / seconds)
+        if self.accelerator.device.type == "cuda":
+            metrics[f"{task}/gpu_memory_gib"].append(torch.cuda.max_memory_allocated(self.accelerator.device) / 2**30)
 
     def _unscored(self, trouble: RewardsFailed) -> dict[Prompt, VideoError]:
         """The rows whose reward raised, noted like those whose video cannot be used; forgets what they logged."""
@@ -254,9 +322,25 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         assert self._prompts is not None
-        unique = list({id(prompt): prompt for prompt in self._prompts}.values())
+        missing = [number for number in range(len(self._prompts)) if number not in self._finished]
+        if any(gather_object([bool(missing)])):  # where ranks must go on together, all of them do
+            asked = missing or [0]
+            ids, logps = self._generate([self._prompts[number] for number in asked], asked)
+            for number in missing:
+                place = asked.index(number)
+                self._finished[number] = (ids[place], None if logps is None else logps[place])
+        self._rollout = [self._finished[number] for number in range(len(self._prompts))]
+        self._finished = {}
+        scored = [logps for _, logps in self._rollout if logps is not None]
+        return [ids for ids, _ in self._rollout], scored or None
+
+    def _generate(
+        self, prompts: Sequence[EncodedPrompt], places: Sequence[int]
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
+        """One completion for each of ``prompts``, which stand at ``places`` of this rank's part of the round."""
+        unique = list({id(prompt): prompt for prompt in prompts}.values())
         place = {id(prompt): number for number, prompt in enumerate(unique)}
-        index = [place[id(prompt)] for prompt in self._prompts]
+        index = [place[id(prompt)] for prompt in prompts]
         if self.use_vllm:
             if self.state.global_step != self._last_loaded_step:
                 push_weights(self.vllm_generation)
@@ -286,17 +370,18 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
                 self.generation_config,
                 self._tokenizer.pad_token_id,
                 self.eos_token_ids,
-                self._sampling_numbers(),
+                self._sampling_numbers(places),
             )
         self._wait_for_ranks()
         return completions, None
 
-    def _sampling_numbers(self) -> torch.Tensor | None:
-        """The random numbers of this rank's completions, or None if nothing is sampled."""
+    def _sampling_numbers(self, places: Sequence[int]) -> torch.Tensor | None:
+        """The random numbers of this rank's completions at ``places``, or None if nothing is sampled."""
         if not self.generation_config.do_sample:
             return None
         first = self.accelerator.process_index * len(self._draws)
-        return sampling_numbers(self.args.seed, self._draws, first, self.num_generations, self.max_completion_length)
+        numbers = sampling_numbers(self.args.seed, self._draws, first, self.num_generations, self.max_completion_length)
+        return numbers[list(places)]
 
     # -- rewards and logs -----------------------------------------------------------------------------------------
 
@@ -317,7 +402,10 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         for name, column in zip(self.reward_func_names, rewards.unbind(dim=1), strict=True):
             if not torch.isnan(column).all():
                 metrics[f"{task}/{name}"].append(torch.nanmean(column).item())
-        metrics[f"{task}/reward"].append(rewards.nansum(dim=1).mean().item())
+        total = weighted_rewards(rewards, self.reward_weights)
+        if not torch.isnan(total).all():
+            metrics[f"{task}/reward"].append(torch.nanmean(total).item())
+        self._rewards = rewards
         metrics[f"{task}/valid_answers"].append(
             self.accelerator.gather(valid.to(self.accelerator.device)).mean().item()
         )
@@ -367,9 +455,9 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
 @contextmanager
 def reference_of(model: PreTrainedModel, args: InvertGRPOConfig) -> Iterator[None]:
     """Have TRL, where it loads the reference model inside this context, load the revision that ``model`` has."""
-    commit = getattr(model.config, "_commit_hash", None)
+    revision = getattr(model, "loaded_revision", None)
     loads = trl_grpo.create_model_from_path
-    trl_grpo.create_model_from_path = partial(loads, revision=commit) if commit else loads
+    trl_grpo.create_model_from_path = partial(loads, revision=revision) if revision else loads
     try:
         yield
     finally:

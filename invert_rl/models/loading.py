@@ -99,6 +99,7 @@ def load_model(
         base = load_model(adapter.base, adapter.base_revision, trained_positions, **kwargs)
         return PeftModel.from_pretrained(base, name, revision=revision)
     model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
+    model.loaded_revision = revision  # for a reference model, which must be the same one
     if trained_positions:
         family_named(config.model_type).use_trained_positions(model)
     attend_by_segments(model)
