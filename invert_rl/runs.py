@@ -214,11 +214,13 @@ class RunLog(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         with (Path(str(args.output_dir)) / "log.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"step": state.global_step, **logs}, default=float) + "\n")
+            named = {name.replace("eval_", "eval/", 1): value for name, value in logs.items()}  # as trackers show it
+            out.write(json.dumps({"step": state.global_step, **named}, default=float) + "\n")
         if "train_runtime" in logs:
             return
         tasks = sorted({name.split("/")[0] for name in logs if name.endswith("/valid_answers")})
-        shown = [*self.SHORT, *(f"{task}/reward" for task in tasks)]
+        validated = [name for name in logs if name.startswith("eval_") and name != "eval_n"]
+        shown = [*self.SHORT, *(f"{task}/reward" for task in tasks), *validated]
         parts = [f"{name} {float(logs[name]):.3g}" for name in shown if logs.get(name) is not None]
         elapsed = time.perf_counter() - self.started
         tqdm.write(

@@ -25,7 +25,8 @@ from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import describe_model
-from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
+from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
+from invert_rl.evaluation.validation import Validation, fixed_part
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.options import check_for_model
 from invert_rl.grpo.rewards import reward_functions
@@ -77,7 +78,9 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     evaluated = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks]))
-    pipeline = pipeline_for(evaluated.tasks if args.eval_data else args.tasks, args.verb_pipeline)
+    pipeline = pipeline_for(
+        evaluated.tasks if args.eval_data or args.validation_data else args.tasks, args.verb_pipeline
+    )
     rows = read_rows(args.train_data)
     if args.windows == "split":
         rows = split_windows(rows)
@@ -92,6 +95,15 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         difficulty = (args.difficulty_range, args.difficulty_outside, args.difficulty_measure)
         rows, rated = weigh_by_difficulty(rows, args.tasks, *difficulty)
 
+    options = args.verb_options(pipeline)
+    validation = None
+    if args.eval_strategy != "no":
+        validated = test_rows
+        if args.validation_data is not None:
+            validated = read_rows(args.validation_data)
+            validated = annotate_missing(validated, pipeline) if pipeline is not None else validated
+        part = fixed_part(validated, args.validation_samples, args.seed)
+        validation = Validation(part, evaluated, options, args.keep_best)
     rewards = reward_functions(args, preset, weights, pipeline, rows)
 
     # model
@@ -111,9 +123,10 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         store=store,
         quarantine=quarantine,
         peft_config=policy.peft_config,
-        callbacks=[RunLog()],
+        callbacks=[RunLog(), *args.stopping_callbacks()],
         preset=preset,
     )
+    trainer.validation = validation
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
@@ -126,20 +139,19 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     if args.before_samples is not None and checkpoint is None:
         adopt_samples(args.before_samples, args.output_dir, test_rows, preset.tasks)
     known = checkpoint is not None or args.before_samples is not None
-    options = args.verb_options(pipeline)
     before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=known)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(args.output_dir) / "model"))
     if trainer.accelerator.is_main_process:
         described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
         describe_model(Path(args.output_dir) / "model", **described, trained_positions=args.trained_positions)
-    after = evaluate_once("after", trainer, test_rows, evaluated, options)
+    after, failed = evaluate_last(trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:
         quarantine.write(Path(args.output_dir) / "quarantine.json")
         seconds = time.perf_counter() - started
         config = {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()}
-        summary = write_summary(args.output_dir, before, after, seconds, config)
+        summary = write_summary(args.output_dir, before, after, seconds, config, after_failed=failed)
         if before:
             out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
         for video, reason in quarantine.videos.items():
@@ -147,6 +159,12 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         folder = Path(args.output_dir)
         out.print(f"{seconds:.0f} s in all\nmodel        {folder / 'model'}\nsummary      {summary}")
         out.print(f"log          {folder / 'log.jsonl'}\ncompletions  {folder / 'completions'}")
+
+    if failed is not None:
+        raise DataError(
+            f"the evaluation after training failed ({failed}); the model is there: invert-rl evaluate --model "
+            f"{Path(args.output_dir) / 'model'} --data {args.eval_data} …"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.described import describe_model
-from invert_rl.evaluation.before_after import evaluate_once
+from invert_rl.evaluation.before_after import evaluate_last, evaluate_once
+from invert_rl.evaluation.validation import Validation, fixed_part
 from invert_rl.models import load_processor
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
@@ -70,6 +71,14 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     rows = read_rows(args.train_data)
     rows = annotate_missing(split_windows(rows) if args.windows == "split" else rows, pipeline)
     test_rows = annotate_missing(read_rows(args.eval_data), pipeline) if args.eval_data else []
+    evaluated, options = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])), args.verb_options(pipeline)
+    validation = None
+    if args.eval_strategy != "no":
+        validated = test_rows
+        if args.validation_data is not None:
+            validated = annotate_missing(read_rows(args.validation_data), pipeline)
+        part = fixed_part(validated, args.validation_samples, args.seed)
+        validation = Validation(part, evaluated, options, args.keep_best)
     check_video_root(rows, args.video_root)
 
     def target(draw: Draw, row: Row) -> str:
@@ -96,15 +105,15 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
         store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store),
         quarantine=quarantine,
         peft_config=policy.peft_config,
-        callbacks=[RunLog()],
+        callbacks=[RunLog(), *args.stopping_callbacks()],
         preset=preset,
     )
+    trainer.validation = validation
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
-    evaluated, options = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])), args.verb_options(pipeline)
     before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=checkpoint is not None)
     trainer.train(resume_from_checkpoint=checkpoint)
     folder = Path(args.output_dir)
@@ -115,7 +124,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if trainer.accelerator.is_main_process:
         described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
         describe_model(folder / "model", **described, trained_positions=args.trained_positions)
-    after = evaluate_once("after", trainer, test_rows, evaluated, options)
+    after, failed = evaluate_last(trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:
         quarantine.write(folder / "quarantine.json")
@@ -126,6 +135,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
             after,
             seconds,
             {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()},
+            after_failed=failed,
         )
         if before:
             out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
@@ -133,6 +143,12 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
             out.print(f"left out: {video}: {reason}", style="yellow")
         out.print(
             f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\nlog      {folder / 'log.jsonl'}"
+        )
+
+    if failed is not None:
+        raise DataError(
+            f"the evaluation after training failed ({failed}); the model is there: invert-rl evaluate --model "
+            f"{Path(args.output_dir) / 'model'} --data {args.eval_data} …"
         )
 
 

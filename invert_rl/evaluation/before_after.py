@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from torch.distributed.fsdp import FSDPModule
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data_prep.errors import DataError
 from data_prep.files import read_jsonl
 from data_prep.rows import Row
-from invert_rl.evaluation.predict import evaluation_mode, predict
+from invert_rl.evaluation.greedy import answer_rows
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.scoring import metrics_of
 from invert_rl.runs import write_records
@@ -21,6 +23,8 @@ from invert_rl.tasks import TASKS, Preset, Task
 
 if TYPE_CHECKING:
     from invert_rl.grpo.trainer import InvertGRPOTrainer
+
+logger = logging.getLogger(__name__)
 
 
 def adopt_samples(source: str, output_dir: str, rows: Sequence[Row], tasks: Mapping[str, Task] = TASKS) -> None:
@@ -55,37 +59,54 @@ def evaluate_once(
     """Greedy answers of the trainer's model to the tasks of ``preset``; metrics in percent, as `metrics_of` gives them.
 
     Writes ``samples_<name>.jsonl`` into the run folder and shards the rows over ranks. ``reuse``: take the samples
-    that are there already, as a resumed run does with those of its start model. Empty without rows, and for FSDP or
-    DeepSpeed, whose sharded models are evaluated afterwards with ``invert-rl evaluate``.
+    that are there already, as a resumed run does with those of its start model. Empty without rows. A model that FSDP
+    or DeepSpeed is to shard is there as a whole on no rank before training begins: what is returned is then filled in
+    when it does.
     """
-    if not rows or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if not rows:
         return {}
     path = Path(str(trainer.args.output_dir)) / f"samples_{name}.jsonl"
     if reuse and path.is_file():
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return metrics_of([Prediction(**record) for record in records], rows, tasks=preset.tasks)
-    state = trainer.accelerator
-    model = state.unwrap_model(trainer.model)
-    predictions: list[Prediction] = []
-    for task in preset.tasks.values():
-        used = task.rows(rows)[state.process_index :: state.num_processes]
-        if used:
-            with evaluation_mode(model), state.autocast():
-                predictions += predict(
-                    model,
-                    trainer.processing_class,
-                    used,
-                    task,
-                    trainer.store,
-                    options,
-                    batch_size=trainer.args.eval_batch_size,
-                    max_new_tokens=trainer.args.max_completion_length,
-                    progress=None if state.is_main_process else False,
-                    decode_workers=trainer.args.dataloader_num_workers,
-                    chat_template_kwargs=preset.chat_template_kwargs,
-                )
-    predictions = gather_object(predictions)
-    if state.is_main_process:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_records(path, [prediction.record() for prediction in predictions])
-    return metrics_of(predictions, rows, tasks=preset.tasks)
+
+    def evaluate() -> dict[str, float]:
+        predictions = answer_rows(trainer, rows, preset, options, name)
+        if trainer.accelerator.is_main_process:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_records(path, [prediction.record() for prediction in predictions])
+        return metrics_of(predictions, rows, tasks=preset.tasks)
+
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and trainer.model_wrapped is trainer.model and not isinstance(trainer.model, FSDPModule):
+        metrics: dict[str, float] = {}
+        trainer.add_callback(WhenSharded(lambda: metrics.update(evaluate())))
+        return metrics
+    return evaluate()
+
+
+def evaluate_last(
+    trainer: InvertGRPOTrainer, rows: Sequence[Row], preset: Preset, options: Mapping[str, Any]
+) -> tuple[dict[str, float], str | None]:
+    """`evaluate_once` after training, and why it failed if it did: the run's summary is to be written all the same."""
+    try:
+        return evaluate_once("after", trainer, rows, preset, options), None
+    except (RuntimeError, OSError, ValueError) as error:  # out of memory, a full disk, a reward of the user's
+        logger.exception("the evaluation after training failed")
+        return {}, f"{type(error).__name__}: {error}"
+
+
+class WhenSharded(TrainerCallback):
+    """Evaluates once when training begins: the model is sharded then, and not trained yet."""
+
+    def __init__(self, evaluate: Callable[[], None]) -> None:
+        self.evaluate = evaluate
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate, unless the weights are those of a checkpoint."""
+        if state.global_step:
+            logger.warning("samples_before.jsonl is missing, and the start model is not loaded: no metrics before")
+            return
+        self.evaluate()

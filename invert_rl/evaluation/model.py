@@ -71,6 +71,7 @@ def predict_with_model(
         "frames": asdict(settings),
         "decoding": {
             "method": "greedy",
+            "constraints": "none: no repetition penalty, n-gram, length or word list of the checkpoint",
             "max_new_tokens": args.max_new_tokens,
             "backend": backend,
             "dtype": dtype,

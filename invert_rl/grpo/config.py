@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 
 from trl import GRPOConfig
 
+from invert_rl.evaluation.settings import ValidationFields
 from invert_rl.grpo.options import check_grpo
 from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
@@ -14,7 +16,7 @@ from invert_rl.video.config import FrameFields
 
 
 @dataclass
-class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
+class InvertGRPOConfig(TaskFields, FrameFields, ValidationFields, GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
     output_dir: str = field(
@@ -37,7 +39,6 @@ class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
     eval_samples: int | None = field(
         default=None, metadata={"help": "Evaluate only the first N rows of eval_data; default: all."}
     )
-    eval_batch_size: int = field(default=64, metadata={"help": "Prompts generated at a time when evaluating."})
     before_samples: str | None = field(
         default=None,
         metadata={
@@ -129,6 +130,7 @@ class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
 
     def __post_init__(self) -> None:
         check_grpo(self)
+        self.check_validation()
         for item in fields(self):
             choices, value = item.metadata.get("choices"), getattr(self, item.name)
             if choices and isinstance(value, str) and value not in choices:  # argparse does not look at a YAML's
@@ -147,11 +149,26 @@ class InvertGRPOConfig(TaskFields, FrameFields, GRPOConfig):
                 f"steps_per_generation * num_iterations ({rounds}) must be a multiple of gradient_accumulation_steps "
                 f"({self.gradient_accumulation_steps}), or one optimizer step would mix tasks of several rounds"
             )
-        steps_per_round = rounds // self.gradient_accumulation_steps
-        saves_by_steps = str(self.save_strategy) in ("steps", "SaveStrategy.STEPS") and self.save_steps >= 1
-        if steps_per_round > 1 and saves_by_steps and int(self.save_steps) % steps_per_round:
+        if self.steps_per_round > 1 and str(self.save_strategy) in ("steps", "SaveStrategy.STEPS"):
+            self._check_save_steps()
+
+    @property
+    def steps_per_round(self) -> int:
+        """Optimizer steps that share one generation round."""
+        return max(1, self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps)
+
+    def _check_save_steps(self) -> None:
+        steps = self.save_steps
+        if steps < 1:
+            if self.max_steps < 1:
+                raise ValueError(
+                    f"save_steps ({steps}) must be a multiple of the {self.steps_per_round} optimizer "
+                    "steps that share one generation round: a share of the run is known only with max_steps"
+                )
+            steps = math.ceil(self.max_steps * steps)
+        if int(steps) % self.steps_per_round:
             raise ValueError(
-                f"save_steps ({int(self.save_steps)}) must be a multiple of the {steps_per_round} optimizer steps that "
+                f"save_steps ({int(steps)}) must be a multiple of the {self.steps_per_round} optimizer steps that "
                 "share one generation round, or a resumed run would generate in the middle of a round"
             )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch.distributed.fsdp import FSDPModule
@@ -16,6 +17,27 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Inputs with one entry for each token of a prompt."""
 POSITION_INPUTS = (*TEXT_INPUTS, "video_grid_thw", "second_per_grid_ts")
 """Inputs that positions are computed from."""
+
+
+@contextmanager
+def only_what_is_asked(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, ``generate`` heeds its config alone, and nothing of the checkpoint's ``generation_config.json``.
+
+    transformers fills what a config leaves open from the checkpoint: Qwen2.5-VL ships ``repetition_penalty`` 1.05,
+    others ``no_repeat_ngram_size``, ``min_new_tokens`` or ``bad_words_ids``. vLLM would sample without them.
+    """
+    kept = [
+        (module, module.__dict__["generation_config"])
+        for module in model.modules()
+        if isinstance(module.__dict__.get("generation_config"), GenerationConfig)
+    ]
+    for module, _ in kept:
+        module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, config in kept:
+            module.generation_config = config
 
 
 @torch.no_grad()
@@ -48,16 +70,17 @@ def generate_completions(
     cache.reorder_cache(rows)
     inner.rope_deltas = deltas[rows]
     prompt_ids = inputs["input_ids"][rows]
-    output = model.generate(
-        input_ids=prompt_ids,
-        attention_mask=inputs["attention_mask"][rows],
-        past_key_values=cache,
-        generation_config=generation_config,
-        logits_processor=None if numbers is None else sampling_processors(generation_config, numbers),
-        # Ranks whose weights are sharded must go on together until the last has finished. transformers sees to it for
-        # ZeRO-3 and FSDP1, but does not recognise a model that accelerate has sharded by FSDP2.
-        synced_gpus=True if isinstance(model, FSDPModule) and torch.distributed.get_world_size() > 1 else None,
-    )
+    with only_what_is_asked(model):
+        output = model.generate(
+            input_ids=prompt_ids,
+            attention_mask=inputs["attention_mask"][rows],
+            past_key_values=cache,
+            generation_config=generation_config,
+            logits_processor=None if numbers is None else sampling_processors(generation_config, numbers),
+            # Ranks whose weights are sharded must go on together until the last has finished. transformers sees to it
+            # for ZeRO-3 and FSDP1, but does not recognise a model that accelerate has sharded by FSDP2.
+            synced_gpus=True if isinstance(model, FSDPModule) and torch.distributed.get_world_size() > 1 else None,
+        )
     completions = []
     ends = set(eos_token_ids)
     for ids in output[:, prompt_ids.shape[1] :].tolist():

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -27,11 +28,13 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.evaluation.validation import Validating
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.equal_groups import equal_groups, weighted_rewards, without_rows
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
 from invert_rl.grpo.rollout import generate_completions
+from invert_rl.grpo.round_state import check_whole_round, load_round_state, save_round_state
 from invert_rl.grpo.sampling import sampling_numbers
 from invert_rl.grpo.scoring_trainer import PROMPTS, ScoringTrainer
 from invert_rl.grpo.vllm_rollout import (
@@ -70,7 +73,7 @@ Rollout = tuple[list[int], list[float] | None]
 """Token ids of a completion and, from vLLM, their log-probabilities."""
 
 
-class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
+class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
     """GRPO on TVG, VC, AR and VD for Qwen2.5-VL and Qwen3-VL (paper, algorithm 1).
 
     Args:
@@ -119,6 +122,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
                 reward_funcs=list(reward_funcs),
                 args=args,
                 train_dataset=datasets.Dataset.from_dict({"prompt": [row.id for row in task_data.rows]}),
+                eval_dataset=None if args.eval_strategy == "no" else datasets.Dataset.from_dict({"prompt": ["unused"]}),
                 processing_class=processing_class,
                 peft_config=peft_config,
                 callbacks=callbacks,
@@ -325,7 +329,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         missing = [number for number in range(len(self._prompts)) if number not in self._finished]
         if any(gather_object([bool(missing)])):  # where ranks must go on together, all of them do
             asked = missing or [0]
-            ids, logps = self._generate([self._prompts[number] for number in asked], asked)
+            ids, logps = self._complete([self._prompts[number] for number in asked], asked)
             for number in missing:
                 place = asked.index(number)
                 self._finished[number] = (ids[place], None if logps is None else logps[place])
@@ -334,7 +338,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         scored = [logps for _, logps in self._rollout if logps is not None]
         return [ids for ids, _ in self._rollout], scored or None
 
-    def _generate(
+    def _complete(
         self, prompts: Sequence[EncodedPrompt], places: Sequence[int]
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         """One completion for each of ``prompts``, which stand at ``places`` of this rank's part of the round."""
@@ -342,9 +346,7 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
         place = {id(prompt): number for number, prompt in enumerate(unique)}
         index = [place[id(prompt)] for prompt in prompts]
         if self.use_vllm:
-            if self.state.global_step != self._last_loaded_step:
-                push_weights(self.vllm_generation)
-                self._last_loaded_step = self.state.global_step
+            self.load_weights_into_engine()
             with self._part("rollout"):
                 rollout = generate_with_vllm(self.vllm_generation, unique, index, self.banned_ids, self.eos_token_ids)
             self._wait_for_ranks()
@@ -374,6 +376,17 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
             )
         self._wait_for_ranks()
         return completions, None
+
+    def load_weights_into_engine(self) -> None:
+        """Give vLLM the weights of this step, if it has older ones; all ranks call it."""
+        if self.state.global_step != self._last_loaded_step:
+            push_weights(self.vllm_generation)
+            self._last_loaded_step = self.state.global_step
+
+    def complete_greedily(self, prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
+        """One greedy completion by vLLM for each prompt, token ids up to and including the end token."""
+        index = range(len(prompts))
+        return generate_with_vllm(self.vllm_generation, prompts, index, self.banned_ids, self.eos_token_ids, True)[0]
 
     def _sampling_numbers(self, places: Sequence[int]) -> torch.Tensor | None:
         """The random numbers of this rank's completions at ``places``, or None if nothing is sampled."""
@@ -447,9 +460,20 @@ class InvertGRPOTrainer(WholeCheckpoints, ScoringTrainer):
 
     # -- resume ---------------------------------------------------------------------------------------------------
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        if isinstance(resume_from_checkpoint, str):
+            check_whole_round(Path(resume_from_checkpoint), self.args.steps_per_round, self.args.max_steps)
         with deterministic_on_cpu(self.args.device), self.clips:
-            return super().train(*args, **kwargs)
+            return super().train(resume_from_checkpoint, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        save_round_state(self, Path(output_dir))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            load_round_state(self, Path(checkpoint))
 
 
 @contextmanager

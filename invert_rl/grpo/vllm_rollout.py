@@ -30,6 +30,12 @@ logger = logging.getLogger(__name__)
 ENGINE_ARGUMENTS: dict[str, Any] = {"limit_mm_per_prompt": {"image": 0, "video": 1}}
 """What the engine is built with besides TRL's arguments: one video in a prompt and no memory set aside for images."""
 
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Sampling settings of evaluation."""
+
+GREEDY_KEEPS = ("n", "max_tokens", "logprobs", "stop_token_ids", "logit_bias")
+"""What evaluation has from the run's."""
+
 BAN = -100.0
 """Added to the logits of tokens that must not be sampled; the largest that vLLM allows."""
 
@@ -109,8 +115,11 @@ def generate_with_vllm(
     index: Sequence[int],
     banned_token_ids: Sequence[int],
     eos_token_ids: Sequence[int],
+    greedy: bool = False,
 ) -> tuple[list[list[int]], list[list[float]]]:
     """Generate one completion for each entry of ``index``, which says which of ``prompts`` it answers.
+
+    ``greedy``: take the likeliest token and nothing of the run's sampling, as evaluation does.
 
     Returns token ids up to and including the first end token, and the log-probability of each of them under the
     distribution that was sampled from (temperature and ban included). With tensor parallelism the ranks that share an
@@ -121,6 +130,8 @@ def generate_with_vllm(
     settings = [
         sampling_settings(generation, wanted[number], banned_token_ids, eos_token_ids) for number in range(len(prompts))
     ]
+    if greedy:
+        settings = [{**{name: one[name] for name in GREEDY_KEEPS}, **GREEDY} for one in settings]
     if generation.mode == "server":
         answers = generation.vllm_client.complete(prompts, settings)
     else:

@@ -13,6 +13,7 @@ from torch import nn
 
 from data_prep.progress import progress
 from data_prep.rows import Row
+from invert_rl.grpo.rollout import only_what_is_asked
 from invert_rl.llavaction.choices import Choice, parse_choice
 from invert_rl.llavaction.data import SampleEncoder
 from invert_rl.llavaction.prompts import choice_prompt
@@ -100,7 +101,7 @@ class QuestionAnswerer:
         tokenizer = self.encode.encoder.tokenizer
         device = next(self.model.parameters()).device
         batch = {n: v.to(device) for n, v in self.encode.encoder.batch(encoded, labels=False).items()}
-        with torch.no_grad():
+        with torch.no_grad(), only_what_is_asked(self.model):
             output = self.model.generate(
                 **batch,
                 max_new_tokens=self.max_new_tokens,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig
 
+from invert_rl.evaluation.settings import ValidationFields
 from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
 from invert_rl.sft.options import check_sft
@@ -14,7 +15,7 @@ from invert_rl.video.config import FrameFields
 
 
 @dataclass
-class InvertSFTConfig(TaskFields, FrameFields, SFTConfig):
+class InvertSFTConfig(TaskFields, FrameFields, ValidationFields, SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
     output_dir: str = field(
@@ -51,7 +52,6 @@ class InvertSFTConfig(TaskFields, FrameFields, SFTConfig):
         default=True,
         metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},
     )
-    eval_batch_size: int = field(default=64, metadata={"help": "Prompts generated at a time when evaluating."})
     max_completion_length: int = field(default=256, metadata={"help": "Most tokens of an answer when evaluating."})
     eval_data: str | None = field(default=None, metadata={"help": "JSONL rows to evaluate before and after."})
     toy_train_clips: int = field(default=3000, metadata={"help": "Toy world only: training clips."})
@@ -67,6 +67,7 @@ class InvertSFTConfig(TaskFields, FrameFields, SFTConfig):
         self.schedule()
         self.frame_settings(image_patch_size=14)
         check_sft(self)
+        self.check_validation()
         self.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__post_init__()
         check_after(self)

@@ -17,6 +17,7 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.evaluation.validation import Validating
 from invert_rl.policy import name_base_absolutely
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
@@ -101,7 +102,7 @@ class AnswerCollator:
         raise DataError(f"no usable video after {MAX_REPLACEMENTS} replacements; {self.quarantine.summary()}")
 
 
-class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
+class InvertSFTTrainer(Validating, WholeCheckpoints, SFTTrainer):
     """Supervised fine-tuning on the answers of TVG, VC, AR and VD.
 
     Args:
@@ -139,6 +140,7 @@ class InvertSFTTrainer(WholeCheckpoints, SFTTrainer):
             args=args,
             data_collator=collator,
             train_dataset=datasets.Dataset.from_dict({"messages": [[] for _ in data.rows]}),
+            eval_dataset=None if args.eval_strategy == "no" else datasets.Dataset.from_dict({"messages": [[]]}),
             processing_class=processing_class,
             peft_config=peft_config,
             callbacks=callbacks,

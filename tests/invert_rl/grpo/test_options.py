@@ -105,7 +105,8 @@ BAD = {
     "optim": "paged_adamw_33bit",
     "optim_args": "nonsense=1",
     "report_to": ["nowhere"],
-    "chat_template_kwargs": {"enable_thinking": False},
+    "keep_best": "eval/mIoU",  # without eval_strategy
+    "enable_jit_checkpoint": True,
     "shuffle_dataset": False,
     "save_strategy": "best",
     "load_best_model_at_end": True,

@@ -1,0 +1,123 @@
+"""Validation while a run trains: greedy answers to a fixed part of the rows, in the log, and the best model kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import Trainer
+
+from data_prep.errors import DataError
+from data_prep.files import atomic_write
+from data_prep.rows import Row
+from invert_rl.evaluation.greedy import answer_rows
+from invert_rl.evaluation.scoring import metrics_of
+from invert_rl.runs import write_records
+from invert_rl.tasks import Preset
+
+logger = logging.getLogger(__name__)
+
+BEST = "best"
+"""Folder of the best model in a run folder."""
+FOUND = "validation.json"
+"""In that folder: which metric, its value, and at which step."""
+
+
+def fixed_part(rows: Sequence[Row], count: int | None, seed: int) -> list[Row]:
+    """``count`` rows chosen by ``seed`` alone, in the order of the file; all if there are no more."""
+    if count is None or count >= len(rows):
+        return list(rows)
+    chosen = np.random.default_rng([seed, len(rows)]).permutation(len(rows))[:count]
+    return [rows[number] for number in sorted(chosen)]
+
+
+class Validation:
+    """Metrics of a trainer's model on the same rows each time, as `metrics_of` gives them.
+
+    Args:
+        rows: the rows; all tasks of ``preset`` are asked of them.
+        preset: the tasks as they are worded.
+        options: of the rewards that score answers.
+        keep_best: name of the metric whose best model is kept, such as ``eval/mIoU``; raises `DataError` for one that
+            these tasks do not have.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], preset: Preset, options: Mapping[str, Any], keep_best: str | None = None
+    ) -> None:
+        if not rows:
+            raise DataError("validation: there are no rows; give --validation_data or --eval_data")
+        self.rows, self.preset, self.options = rows, preset, options
+        names: dict[str, None] = {}
+        for task in preset.tasks.values():
+            used = task.rows(rows)
+            names |= dict.fromkeys(task.metrics([None] * len(used), used, False) if used else ())
+        if keep_best is not None and keep_best.removeprefix("eval/") not in names:
+            known = ", ".join(f"eval/{name}" for name in names)
+            raise DataError(f"{keep_best!r} is no metric of these tasks; choose from {known}")
+
+    def __call__(self, trainer: Trainer) -> dict[str, float]:
+        """Answer the rows, write the answers into the run folder, and return the metrics; on all ranks."""
+        predictions = answer_rows(trainer, self.rows, self.preset, self.options, "validate")
+        if trainer.accelerator.is_main_process:
+            folder = Path(str(trainer.args.output_dir)) / "validation"
+            folder.mkdir(parents=True, exist_ok=True)
+            path = folder / f"samples_{trainer.state.global_step:06d}.jsonl"
+            write_records(path, [prediction.record() for prediction in predictions])
+        return metrics_of(predictions, self.rows, tasks=self.preset.tasks)
+
+
+class Validating(Trainer):
+    """A `Trainer` whose ``evaluate`` is a `Validation`; put it in front of the trainer to be extended.
+
+    ``eval_strategy``, ``eval_steps``, ``eval_delay`` and ``eval_on_start`` say when. The metrics are logged as
+    ``eval/mIoU`` and so on; transformers' callbacks get them as ``eval_mIoU``, the name that they know.
+    """
+
+    validation: Validation | None = None
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Validate now; returns the metrics under the names that transformers knows."""
+        if self.validation is None:
+            raise DataError("eval_strategy: there are no rows to validate on; give --validation_data or --eval_data")
+        started = time.perf_counter()
+        metrics = self.validation(self)
+        seconds = time.perf_counter() - started
+        named = {f"eval_{name}": float(value) for name, value in metrics.items()}
+        logs = {**named, "eval_seconds": seconds}
+        entry = {name.replace("eval_", "eval/", 1): value for name, value in logs.items()}
+        self.state.log_history.append({**entry, "epoch": self.state.epoch or 0.0, "step": self.state.global_step})
+        self.control = self.callback_handler.on_log(self.args, self.state, self.control, dict(logs))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
+        self._keep_best(metrics)
+        return named
+
+    def _keep_best(self, metrics: Mapping[str, float]) -> None:
+        """Save the model as ``best/`` if its metric is higher than that of the one that is there."""
+        name = getattr(self.args, "keep_best", None)
+        if name is None:
+            return
+        value = float(metrics[name.removeprefix("eval/")])
+        folder = Path(str(self.args.output_dir)) / BEST
+        if (folder / FOUND).is_file() and json.loads((folder / FOUND).read_text())["value"] >= value:
+            return
+        self.accelerator.wait_for_everyone()
+        draft = folder.with_name(f".{BEST}.saving")
+        if self.accelerator.is_main_process:
+            shutil.rmtree(draft, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_model(str(draft))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            with atomic_write(draft / FOUND) as out:
+                json.dump({"metric": name, "value": value, "step": self.state.global_step}, out)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(draft, folder)
+        self.accelerator.wait_for_everyone()
