@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -30,6 +31,7 @@ from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder
 from invert_rl.evaluation.validation import Validating
 from invert_rl.evaluation_mode import evaluation_mode
+from invert_rl.grpo.completion_log import readable_prompt
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.equal_groups import equal_groups, weighted_rewards, without_rows
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
@@ -456,6 +458,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name in [name for name, values in metrics.items() if all(math.isnan(value) for value in values)]:
             del metrics[name]  # rewards of tasks that did not come up, which TRL would log as None
+        prompts = self._logs["prompt"]
+        self._logs["prompt"] = deque(map(readable_prompt, prompts), maxlen=prompts.maxlen)
         super().log(logs, start_time)
 
     # -- resume ---------------------------------------------------------------------------------------------------

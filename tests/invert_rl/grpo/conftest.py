@@ -37,6 +37,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         dtype, revision = overrides.pop("dtype", "auto"), overrides.pop("revision", None)
         root = overrides.pop("video_root", world / "videos")
         data = overrides.pop("rows", rows)
+        rewards = overrides.pop("reward_funcs", [share_of_even_tokens, tvg_only])
         settings = {
             **SHORT_RUN,
             "output_dir": output_dir or str(tmp_path / "run"),
@@ -51,7 +52,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         return InvertGRPOTrainer(
             model=load_model(checkpoint, revision, dtype=dtype),
             rows=data,
-            reward_funcs=[share_of_even_tokens, tvg_only],
+            reward_funcs=rewards,
             args=args,
             processing_class=processor,
             store=FrameStore(root, args.frame_settings(processor.video_processor.patch_size)),
