@@ -12,21 +12,38 @@ from tests.invert_rl.grpo import two_ranks
 from tests.invert_rl.grpo.torchrun import Rank, Weights, read_ranks, run_ranks
 
 SMALL_STEPS = {"learning_rate": 1e-6, "bf16": True, "max_steps": 4, "beta": 0.04}
+VALIDATED = {"eval_strategy": "steps", "eval_steps": 2, "eval_batch_size": 1, "keep_best": "eval/mIoU"}
 """The field's learning rate for full fine-tuning: a thousandth of what bfloat16 resolves at weights of usual size."""
+
+
+LAUNCHERS = ("alone", "ddp", "fsdp2")
 
 
 @pytest.fixture(scope="module")
 def runs(tiny_qwen2_5, world, tmp_path_factory) -> dict[str, Rank]:
     """The same run from a checkpoint loaded in bfloat16, by one process, by DDP and by FSDP2."""
     folder: Path = tmp_path_factory.mktemp("precision")
-    job = {"checkpoint": tiny_qwen2_5, "world": str(world), "dtype": "bfloat16", "settings": SMALL_STEPS}
+    job = {"checkpoint": tiny_qwen2_5, "world": str(world), "dtype": "bfloat16", "validate": True}
+    job["settings"] = {**SMALL_STEPS, **VALIDATED}
     run_ranks(
         folder,
         [{**job, "output": str(folder / "ddp")}, {**job, "output": str(folder / "fsdp2"), "fsdp": True}],
     )
-    alone = {**job, "settings": {**SMALL_STEPS, "per_device_train_batch_size": 4}, "output": str(folder / "alone")}
-    two_ranks.main(alone)
-    return {name: read_ranks(folder / name, 1 if name == "alone" else 2)[0] for name in ("alone", "ddp", "fsdp2")}
+    two_ranks.main(
+        {**job, "settings": {**job["settings"], "per_device_train_batch_size": 4}, "output": str(folder / "alone")}
+    )
+    return {name: read_ranks(folder / name, 1 if name == "alone" else 2)[0] for name in LAUNCHERS}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_launcher_evaluates_before_during_and_after(runs, launcher):
+    """On shards as well, where one rank has no prompt left in some batches; all rows of all tasks count."""
+    found, alone = runs[launcher].metrics, runs["alone"].metrics
+    assert found["before"].keys() == found["after"].keys() == alone["before"].keys()
+    assert {"mIoU", "VC", "AR", "VD", "unparsable"} <= found["before"].keys()
+    assert [entry["step"] for entry in found["during"]] == [2, 4]
+    assert {f"eval/{name}" for name in found["before"]} <= found["during"][0].keys()
+    assert found["before"]["n"] == alone["before"]["n"]
 
 
 def update(run: Rank) -> Weights:
@@ -37,7 +54,7 @@ def flat(weights: Weights) -> torch.Tensor:
     return torch.cat([weights[name].flatten() for name in sorted(weights)])
 
 
-@pytest.mark.parametrize("launcher", ["alone", "ddp", "fsdp2"])
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_small_steps_move_nearly_all_weights(runs, launcher):
     run = runs[launcher]
     assert {str(value.dtype) for value in run.end.values()} == {"torch.float32"}

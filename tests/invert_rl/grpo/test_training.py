@@ -308,7 +308,7 @@ def test_saving_or_resuming_in_the_middle_of_a_round_is_refused_however_it_is_sa
 
 
 def test_rollouts_and_scoring_run_without_dropout(make_trainer, tiny_qwen2_5):
-    """At a learning rate of 0, new adapters with dropout change nothing in what is sampled or scored without gradient."""
+    """At a learning rate of 0 dropout in the adapters changes nothing in what is sampled or scored without gradient."""
     seen = []
     for dropout in (0.0, 0.5):
         config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=dropout, init_lora_weights=False)

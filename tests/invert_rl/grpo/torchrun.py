@@ -24,6 +24,8 @@ class Rank:
 
     rounds: list[dict[str, Any]]
     """Tasks, ids, completions and rewards of each round that was scored."""
+    metrics: dict[str, Any]
+    """Before, during and after, where the job validates."""
     left_out: dict[str, str]
     replaced: list[float]
     wrapped: str

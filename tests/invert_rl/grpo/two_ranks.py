@@ -2,7 +2,7 @@
 
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
 the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault``, ``limit``
-(seconds a clip) and ``dtype`` (in which the checkpoint is loaded).
+(seconds a clip), ``dtype`` (in which the checkpoint is loaded) and ``validate``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ from accelerate.utils import DistributedType
 from peft import LoraConfig
 
 from data_prep.rows import Row, read_rows
+from data_prep.verbs import annotate_missing
+from invert_rl.evaluation.before_after import evaluate_once
+from invert_rl.evaluation.validation import Validation
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_model, load_processor
+from invert_rl.tasks.presets import load_preset
 from rewards.errors import RewardError
+from rewards.pipelines import load_pipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # torchrun runs this file, not the package
 from tests.invert_rl.grpo.faulty_store import FaultyStore
@@ -102,12 +107,22 @@ def main(job: dict[str, Any]) -> None:
         peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if job.get("lora") else None,
     )
     trainer.clips.limit = job.get("limit", trainer.clips.limit)
+    metrics: dict[str, Any] = {}
+    if job.get("validate"):
+        pipeline = load_pipeline()
+        test = annotate_missing(read_rows(Path(job["world"]) / "test.jsonl"), pipeline)
+        asked = (test, load_preset("think", ("tvg", "vc", "ar", "vd")), args.verb_options(pipeline))
+        trainer.validation = Validation(*asked, args.keep_best)
+        metrics["before"] = evaluate_once("before", trainer, *asked)
     start = full_weights(trainer)
     error = None
     try:
         trainer.train(resume_from_checkpoint=job.get("resume"))
     except RewardError as stop:  # the one error that a job here is meant to end with
         error = str(stop)
+    if job.get("validate"):
+        metrics["after"] = evaluate_once("after", trainer, *asked)
+        metrics["during"] = [entry for entry in trainer.state.log_history if "eval/mIoU" in entry]
     end = full_weights(trainer)
     if job.get("save_model"):
         trainer.save_model(str(output / "model"))
@@ -116,6 +131,7 @@ def main(job: dict[str, Any]) -> None:
     seen = {
         "error": error,
         "rounds": rounds,
+        "metrics": metrics,
         "left_out": trainer.quarantine.videos,
         "replaced": [log["data/replaced"] for log in trainer.state.log_history if "data/replaced" in log],
         "wrapped": type(trainer.model_wrapped).__name__,
