@@ -17,9 +17,17 @@ from invert_rl.report.samples import Sample
 from invert_rl.report.tables import confusions, metric_changes, step_times, verb_table
 from invert_rl.tasks import TASKS
 
-NOT_PARTS = ("reward", "valid_answers", "zero_variance")
+SHARES = (
+    ("Groups with equal rewards by task", "zero_variance"),
+    ("Clipped tokens by task", "clip_ratio"),
+    ("Tokens a second by task", "tokens_per_second"),
+    ("GPU memory by task, GiB", "gpu_memory_gib"),
+)
+NOT_PARTS = ("reward", "valid_answers", "refilled", *(column for _, column in SHARES))
 """Columns of a task that are no rewards by name."""
-BY_TASK = (("Reward by task", "reward"), ("Answers that can be read", "valid_answers"))
+NO_SCORES = ("eval/n", "eval/seconds", "eval/missing_video", "eval/epoch")
+"""Columns of a validation that are no percentages."""
+BY_TASK = (("Reward by task", "reward"), ("Answers that can be read", "valid_answers"), *SHARES)
 """Title and column of the charts with a line for each task."""
 CURVES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Completion length, tokens", tuple(f"completions/{name}_length" for name in ("mean", "min", "max")), ""),
@@ -82,7 +90,10 @@ def as_json(value: Any) -> Markup:
 
 def _curves(log: Sequence[Mapping[str, float]]) -> list[Markup]:
     by_task = [(title, (column, *(f"{task}/{column}" for task in TASKS)), "") for title, column in BY_TASK]
-    charts = [line_chart(title, _series(log, columns), unit) for title, columns, unit in (*by_task, *CURVES)]
+    validated = dict.fromkeys(name for record in log for name in record if name.startswith("eval/"))
+    scores = tuple(name for name in validated if name not in NO_SCORES)
+    charts = [line_chart("Validation, percent", _series(log, scores), "")]
+    charts += [line_chart(title, _series(log, columns), unit) for title, columns, unit in (*by_task, *CURVES)]
     for task in TASKS.values():
         names = dict.fromkeys(name for record in log for name in record if _is_part(name, task.name))
         charts.append(line_chart(f"Parts of the reward, {task.label}", _series(log, tuple(names)), ""))
@@ -107,7 +118,7 @@ def _short(column: str) -> str:
     first, _, last = column.partition("/")
     if not last:
         return "all tasks" if column == "reward" else column.replace("_", " ")
-    if first in TASKS and last in ("reward", "valid_answers"):
+    if first in TASKS and last in ("reward", "valid_answers", *(column for _, column in SHARES)):
         return TASKS[first].label
     return last.removesuffix("_reward").removesuffix("_length").replace("_", " ")
 
