@@ -93,7 +93,7 @@ def quantization_of(model_args: ModelConfig, adapted: bool = False) -> BitsAndBy
     if find_spec("bitsandbytes") is None:
         raise DataError(f'{option} needs bitsandbytes: pip install "invert-rl[quantization]"')
     config = get_quantization_config(model_args)
-    config.llm_int8_skip_modules = ["visual", "lm_head"]
+    config.llm_int8_skip_modules = ["visual", "model.visual", "lm_head"]
     if model_args.load_in_4bit and config.bnb_4bit_compute_dtype not in (torch.float16, torch.bfloat16):
         config.bnb_4bit_compute_dtype = torch.bfloat16
     return config
