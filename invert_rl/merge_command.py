@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 from data_prep.errors import DataError
-
-SETTINGS = "invert_rl.json"
-"""What a saved model says about how it was trained; copied along."""
+from invert_rl.described import FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     shutil.rmtree(draft, ignore_errors=True)
     merged.save_pretrained(draft)
     processor.save_pretrained(draft)
-    if (Path(args.adapter) / SETTINGS).is_file():
-        shutil.copy(Path(args.adapter) / SETTINGS, draft / SETTINGS)
+    if (Path(args.adapter) / FILE).is_file():
+        shutil.copy(Path(args.adapter) / FILE, draft / FILE)
     if args.output.is_dir():
         args.output.rmdir()
     draft.rename(args.output)

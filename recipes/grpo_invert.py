@@ -26,7 +26,7 @@ from data_prep.verbs import annotate_missing
 from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
-from invert_rl.evaluation.validation import Validation, fixed_part
+from invert_rl.evaluation.validation import BEST, Validation, fixed_part
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.options import check_for_model
 from invert_rl.grpo.rewards import reward_functions
@@ -144,7 +144,9 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     trainer.save_model(str(Path(args.output_dir) / "model"))
     if trainer.accelerator.is_main_process:
         described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
-        describe_model(Path(args.output_dir) / "model", **described, trained_positions=args.trained_positions)
+        for kept in (Path(args.output_dir) / "model", Path(args.output_dir) / BEST):
+            if kept.is_dir():
+                describe_model(kept, **described, trained_positions=args.trained_positions)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:

@@ -24,7 +24,7 @@ from data_prep.rows import Row, read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import evaluate_last, evaluate_once
-from invert_rl.evaluation.validation import Validation, fixed_part
+from invert_rl.evaluation.validation import BEST, Validation, fixed_part
 from invert_rl.models import load_processor
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
@@ -123,7 +123,9 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
         trainer.save_model(str(folder / "model"))
     if trainer.accelerator.is_main_process:
         described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
-        describe_model(folder / "model", **described, trained_positions=args.trained_positions)
+        for kept in (folder / "model", folder / BEST):
+            if kept.is_dir():
+                describe_model(kept, **described, trained_positions=args.trained_positions)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:
