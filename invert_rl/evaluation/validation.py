@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import Trainer
+from transformers import Trainer, TrainerControl
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
@@ -82,6 +82,7 @@ class Validating(Trainer):
     """
 
     validation: Validation | None = None
+    control: TrainerControl
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate now; returns the metrics under the names that transformers knows."""

@@ -120,8 +120,12 @@ class InvertGRPOConfig(TaskFields, FrameFields, ValidationFields, GRPOConfig):
     )
     toy_train_clips: int = field(default=800, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=200, metadata={"help": "Toy world only: test clips."})
-    prompts_logged: int = field(
-        default=0, metadata={"help": "Sample completions printed at each logging step; num_completions_to_print wins."}
+    prompts_logged: int = field(default=0, metadata={"help": "Older name of num_completions_to_print, which wins."})
+    num_completions_to_print: int | None = field(
+        default=None, metadata={"help": "Sample completions printed at each logging step; default: prompts_logged, 0."}
+    )
+    num_generations_eval: int | None = field(
+        default=1, metadata={"help": "Must stay 1: validation takes one greedy answer for each row."}
     )
     report_to: list[str] = field(
         default_factory=lambda: ["none"],
@@ -139,9 +143,7 @@ class InvertGRPOConfig(TaskFields, FrameFields, ValidationFields, GRPOConfig):
         self.schedule()  # an unknown task or a p outside [0, 1] is refused before anything is loaded
         if self.num_completions_to_print is None:
             self.num_completions_to_print = self.prompts_logged
-        unused, self.per_device_eval_batch_size = self.per_device_eval_batch_size, self.num_generations
         super().__post_init__()
-        self.per_device_eval_batch_size = unused  # TRL only wants it to be a multiple
         check_after(self)
         rounds = self.steps_per_generation * self.num_iterations
         if rounds % self.gradient_accumulation_steps:
