@@ -100,6 +100,12 @@ class InvertGRPOConfig(TaskFields, FrameFields, ValidationFields, GRPOConfig):
             "help": "A prompt's completions stay together in micro-batches; false: shuffled one by one, as TRL does."
         },
     )
+    online_difficulty: bool = field(
+        default=False,
+        metadata={
+            "help": "Rows that the policy always or never solves come up less often, by what they earned so far."
+        },
+    )
     refill_groups: int = field(
         default=0,
         metadata={

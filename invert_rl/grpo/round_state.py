@@ -1,29 +1,36 @@
-"""What a checkpoint of a GRPO run holds beside TRL's: a reference model that changes; and where a run can go on."""
+"""What a checkpoint of a GRPO run holds beside TRL's, and where a run can go on."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors.torch import load_model, save_model
-from trl import GRPOTrainer
 
 from data_prep.errors import DataError
 
+if TYPE_CHECKING:
+    from invert_rl.grpo.trainer import InvertGRPOTrainer
+
 REFERENCE = "reference.safetensors"
 """Weights of a reference model that follows the policy (``sync_ref_model``)."""
+SOLVE_RATES = "solve_rates.json"
+"""What ``online_difficulty`` knows of the rows."""
 
 
-def save_round_state(trainer: GRPOTrainer, checkpoint: Path) -> None:
-    """Write the reference into a checkpoint folder that is being made, if it changes; the main process does."""
+def save_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
+    """Write into a checkpoint folder that is being made what changes beside the weights; the main process does."""
     if not trainer.accelerator.is_main_process:
         return
     if trainer.args.sync_ref_model and not _sharded(trainer):
         save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(checkpoint / REFERENCE))
+    if trainer.args.online_difficulty:
+        (checkpoint / SOLVE_RATES).write_text(json.dumps(trainer.solve_rates.notes))
 
 
-def load_round_state(trainer: GRPOTrainer, checkpoint: Path) -> None:
-    """Take the reference up again; raises `DataError` where the run could not go on exactly."""
+def load_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
+    """Take it up again; raises `DataError` where the run could not go on exactly."""
     if trainer.args.sync_ref_model:
         if not (checkpoint / REFERENCE).is_file():
             raise DataError(
@@ -31,6 +38,12 @@ def load_round_state(trainer: GRPOTrainer, checkpoint: Path) -> None:
                 "(sync_ref_model is not resumed under FSDP and DeepSpeed)"
             )
         load_model(trainer.accelerator.unwrap_model(trainer.ref_model), checkpoint / REFERENCE, strict=True)
+
+    if trainer.args.online_difficulty:
+        if not (checkpoint / SOLVE_RATES).is_file():
+            raise DataError(f"{checkpoint}: holds no {SOLVE_RATES}: the run before had no online_difficulty")
+        trainer.solve_rates.notes.clear()
+        trainer.solve_rates.add(json.loads((checkpoint / SOLVE_RATES).read_text()))
 
 
 def check_whole_round(checkpoint: Path, steps_per_round: int, max_steps: int) -> None:
@@ -46,5 +59,5 @@ def check_whole_round(checkpoint: Path, steps_per_round: int, max_steps: int) ->
         )
 
 
-def _sharded(trainer: GRPOTrainer) -> bool:
+def _sharded(trainer: InvertGRPOTrainer) -> bool:
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

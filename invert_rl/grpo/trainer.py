@@ -48,6 +48,7 @@ from invert_rl.grpo.vllm_rollout import (
     video_engine,
 )
 from invert_rl.models import never_sampled_ids
+from invert_rl.online_difficulty import OnlineRows, SolveRates
 from invert_rl.policy import name_base_absolutely
 from invert_rl.positions import use_trained_positions
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
@@ -66,6 +67,12 @@ logger = logging.getLogger(__name__)
 
 MAX_REPLACEMENTS = 100
 """Give up when this many rows in a row have no usable video."""
+
+SOLVED = 0.5
+"""Mean reward from which on a completion counts as solving its row, for ``online_difficulty``."""
+
+FORMAT_REWARDS = ("format", "format_reward")
+"""Rewards that say nothing of the content."""
 
 MAX_SCORINGS = 5
 """Give up when rewards raise in this many generations of one round."""
@@ -131,6 +138,11 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
             )
         if args.use_vllm:
             connect_all_ranks(self.vllm_generation, args, model)
+        self.solve_rates = SolveRates()
+        if args.online_difficulty:
+            task_data.usable_rows = {
+                task: OnlineRows(usable, self.solve_rates, task) for task, usable in task_data.usable_rows.items()
+            }
         self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
@@ -249,6 +261,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
             finally:
                 self._prompts = None
             equal = self._equal_groups()
+            if self.args.online_difficulty:
+                self._note_solve_rates()
             if equal.any() and refilled < self.args.refill_groups:
                 # The groups that teach keep their completions; the others are drawn anew, by all ranks alike.
                 refilled += 1
@@ -277,6 +291,16 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
             self._rewards, self.reward_weights, self.num_generations, self.args.multi_objective_aggregation
         )
         return found.cpu()
+
+    def _note_solve_rates(self) -> None:
+        """Note which share of each group's completions solved its row: a mean reward, format aside, of at least 0.5."""
+        rows = dict(gather_object([(draw.slot, draw.row) for draw in self._draws]))
+        content = [place for place, name in enumerate(self.reward_func_names) if name not in FORMAT_REWARDS]
+        scores = self._rewards[:, content or list(range(len(self.reward_func_names)))].nanmean(dim=1)
+        solved = (scores.nan_to_num(0.0) >= SOLVED).double().view(-1, self.num_generations).mean(dim=1).tolist()
+        task, at = self._draws[0].task, self._draws[0].round
+        self.solve_rates.add((at, task, rows[slot], rate) for slot, rate in enumerate(solved))
+        self._metrics["train"][f"{task}/solve_rate"].append(sum(solved) / len(solved))
 
     def _counts(self) -> tuple[dict[str, int], int, int]:
         """How much has been logged so far, for `_forget_since`."""

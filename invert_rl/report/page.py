@@ -23,7 +23,7 @@ SHARES = (
     ("Tokens a second by task", "tokens_per_second"),
     ("GPU memory by task, GiB", "gpu_memory_gib"),
 )
-NOT_PARTS = ("reward", "valid_answers", "refilled", *(column for _, column in SHARES))
+NOT_PARTS = ("reward", "valid_answers", "refilled", "solve_rate", *(column for _, column in SHARES))
 """Columns of a task that are no rewards by name."""
 NO_SCORES = ("eval/n", "eval/seconds", "eval/missing_video", "eval/epoch")
 """Columns of a validation that are no percentages."""

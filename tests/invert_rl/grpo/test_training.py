@@ -331,3 +331,24 @@ def test_rollouts_and_scoring_run_without_dropout(make_trainer, tiny_qwen2_5):
         assert without[0] == with_dropout[0]
         assert torch.equal(without[1], with_dropout[1])
         assert torch.equal(without[2], with_dropout[2])
+
+
+def test_online_difficulty_is_a_function_of_the_rounds_before(make_trainer, tiny_qwen2_5, rows, tmp_path):
+    """Rows that are always solved come up less often, in the resumed run as in the one that was never stopped."""
+    easy = {row.id for row in rows[: len(rows) // 2]}
+
+    def reward(completion_ids, id, **columns):
+        return [1.0 if row in easy else float(place % 2) for place, row in enumerate(id)]
+
+    settings = {"tasks": ["tvg"], "online_difficulty": True, "per_device_train_batch_size": 8, "learning_rate": 1e-5}
+    settings |= {"max_steps": 12, "save_strategy": "steps", "save_steps": 6, "max_completion_length": 2}
+    runs = []
+    for name, resume in (("straight", None), ("resumed", str(tmp_path / "straight" / "checkpoint-6"))):
+        trainer = make_trainer(tiny_qwen2_5, str(tmp_path / name), **settings, reward_funcs=[reward])
+        trainer.train(resume_from_checkpoint=resume)
+        runs.append((parameters(trainer), trainer.solve_rates.notes))
+    assert changed(runs[0][0], runs[1][0]) == []
+    assert runs[0][1] == runs[1][1]
+    rates = [rate for at, _, row, rate in runs[0][1] if at >= 6]
+    assert set(rates) <= {0.5, 1.0}
+    assert rates.count(0.5) > rates.count(1.0)
