@@ -34,7 +34,7 @@ class SolveRates:
         self.notes += [(int(round_), task, int(row), float(rate)) for round_, task, row, rate in notes]
 
     def factors(self, task: str, indices: np.ndarray, round_number: int) -> np.ndarray:
-        """Factors of the rows' weights in a round: 1 without notes, else ``4 r (1 - r)`` of the last, at least `FLOOR`."""
+        """Factors of the weights in a round: 1 without notes, else ``4 r (1 - r)`` of the last, at least `FLOOR`."""
         last = {row: rate for at, of, row, rate in self.notes if of == task and at <= round_number - LAG}
         rates = np.array([last.get(int(index), 0.5) for index in indices])
         return np.maximum(FLOOR, 4 * rates * (1 - rates))
