@@ -54,9 +54,8 @@ def answer_rows(
             answers = [Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in batch]
             upcoming = mine[number] if number < len(mine) else []
             places, prompts = encode_jobs(encoder, clips, batch, upcoming)
-            texts = tokenizer.batch_decode(complete(prompts), skip_special_tokens=True)
-            for place, text in zip(places, texts, strict=True):
-                read_answer(answers[place], text, *batch[place])
+            for place, ids in zip(places, complete(prompts), strict=True):
+                read_answer(answers[place], tokenizer.decode(ids, skip_special_tokens=True), *batch[place])
             score_answers(answers, [row for _, row in batch], preset.tasks, options)
             predictions += answers
     found = {(answer.task, answer.id): answer for answer in gather_object(predictions)}
