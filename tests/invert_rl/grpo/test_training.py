@@ -151,7 +151,7 @@ def test_wandb_and_tensorboard_take_the_log_with_completions_and_validation(make
     trainer.train()
     wandb.finish()
     tables = [data["completions"] for data in logged if "completions" in data]
-    assert len(tables) == 2
+    assert len(tables) >= 2
     assert "prompt" in tables[0].columns
     assert any(data.get("eval/mIoU") == 12.5 for data in logged)
     assert list(Path(str(trainer.args.output_dir)).rglob("events.out.tfevents*"))
