@@ -54,6 +54,17 @@ def clear_errors() -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+@contextmanager
+def setting_errors() -> Iterator[None]:
+    """Turn what other libraries say against a setting, such as LoRA targets that a model has not, into `DataError`."""
+    try:
+        yield
+    except (DataError, RewardError, CheckpointError):
+        raise
+    except (ValueError, ImportError, NotImplementedError) as error:
+        raise DataError(f"settings: {error}") from error
+
+
 def config_arguments(arguments: Sequence[str], default: Path) -> list[str]:
     """Command-line arguments for `TrlParser`, with ``--config default`` in front unless a config is named."""
     normal: list[str] = []

@@ -42,6 +42,7 @@ from invert_rl.runs import (
     console,
     parse_arguments,
     quiet_libraries,
+    setting_errors,
     write_summary,
 )
 from invert_rl.task_data import check_video_root
@@ -106,26 +107,31 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         validation = Validation(part, evaluated, options, args.keep_best)
     rewards = reward_functions(args, preset, weights, pipeline, rows)
 
+    if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
+        raise DataError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} rewards")
+
     # model
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
     store_class = BlankFrameStore if args.blank_video else FrameStore
     store = store_class(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store)
     check_video_root(rows, args.video_root)
-    policy = load_policy(name, model_args, args.trained_positions)
+    with setting_errors():
+        policy = load_policy(name, model_args, args.trained_positions)
     quarantine = Quarantine()
-    trainer = InvertGRPOTrainer(
-        model=policy.model,
-        rows=rows,
-        reward_funcs=rewards,
-        args=args,
-        processing_class=processor,
-        store=store,
-        quarantine=quarantine,
-        peft_config=policy.peft_config,
-        callbacks=[RunLog(), *args.stopping_callbacks()],
-        preset=preset,
-    )
+    with setting_errors():
+        trainer = InvertGRPOTrainer(
+            model=policy.model,
+            rows=rows,
+            reward_funcs=rewards,
+            args=args,
+            processing_class=processor,
+            store=store,
+            quarantine=quarantine,
+            peft_config=policy.peft_config,
+            callbacks=[RunLog(), *args.stopping_callbacks()],
+            preset=preset,
+        )
     trainer.validation = validation
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)

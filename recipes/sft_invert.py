@@ -36,6 +36,7 @@ from invert_rl.runs import (
     console,
     parse_arguments,
     quiet_libraries,
+    setting_errors,
     write_summary,
 )
 from invert_rl.schedule import Draw
@@ -94,20 +95,22 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     name = model_args.model_name_or_path or random_checkpoint(args.seed)
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
-    policy = load_policy(name, model_args, args.trained_positions)
+    with setting_errors():
+        policy = load_policy(name, model_args, args.trained_positions)
     quarantine = Quarantine()
-    trainer = InvertSFTTrainer(
-        model=policy.model,
-        rows=rows,
-        target=target,
-        args=args,
-        processing_class=processor,
-        store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store),
-        quarantine=quarantine,
-        peft_config=policy.peft_config,
-        callbacks=[RunLog(), *args.stopping_callbacks()],
-        preset=preset,
-    )
+    with setting_errors():
+        trainer = InvertSFTTrainer(
+            model=policy.model,
+            rows=rows,
+            target=target,
+            args=args,
+            processing_class=processor,
+            store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store),
+            quarantine=quarantine,
+            peft_config=policy.peft_config,
+            callbacks=[RunLog(), *args.stopping_callbacks()],
+            preset=preset,
+        )
     trainer.validation = validation
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
