@@ -45,7 +45,7 @@ class OnlineRows(CurriculumRows):
 
     def __init__(self, rows: Sequence[int], rates: SolveRates, task: str) -> None:
         if isinstance(rows, CurriculumRows):
-            super().__init__(rows.indices, rows.weights, rows.from_round)
+            super().__init__(rows.indices.tolist(), rows.weights.tolist(), rows.from_round.tolist())
         else:
             super().__init__(list(rows), [1.0] * len(rows), [0] * len(rows))
         self.rates, self.task = rates, task
@@ -53,4 +53,5 @@ class OnlineRows(CurriculumRows):
     def draw(self, round_number: int, count: int, rng: np.random.Generator) -> list[int]:
         """As `CurriculumRows.draw`, by the weights of the round."""
         weights = self.weights * self.rates.factors(self.task, self.indices, round_number)
-        return CurriculumRows(self.indices, weights, self.from_round).draw(round_number, count, rng)
+        known = CurriculumRows(self.indices.tolist(), weights.tolist(), self.from_round.tolist())
+        return known.draw(round_number, count, rng)
