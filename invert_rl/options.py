@@ -202,7 +202,7 @@ def check(args: TrainingArguments, options: Options) -> None:
             logger.warning("%s has no effect: %s", item.name, options.no_effect[item.name])
     within(args, BOUNDS)
     for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
-        unknown = set(getattr(args, name) or {}) - CHECKPOINTING
+        unknown = set(getattr(args, name, None) or {}) - CHECKPOINTING
         if unknown:
             raise ValueError(
                 f"{name}: unknown {', '.join(sorted(unknown))}; it takes {', '.join(sorted(CHECKPOINTING))}"

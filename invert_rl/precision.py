@@ -7,6 +7,8 @@ reference model, stay in the precision that they were loaded in. Forwards comput
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -17,7 +19,8 @@ def without_autocast_in_float32(model: nn.Module, args: TrainingArguments) -> No
 
     Call it before the reference model is loaded like it: policy and reference then compute in one precision.
     """
-    if args.mixed_precision == "no":
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")  # by `accelerate launch`
+    if not (args.bf16 or args.fp16) and launched == "no":
         model.float()
 
 

@@ -244,13 +244,13 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         self.vision.start_round()
         failed: dict[Prompt, VideoError] = {}
         refilled = scorings = 0
+        started = self._seconds.get("rollout", 0.0)
         self._finished = {}
         while scorings < MAX_SCORINGS:
             inputs, prompts = self._load_prompts(inputs, failed)
             self._prompts = prompts
             self._draws = [item["draw"] for item in inputs]
             counted = self._counts()
-            started = self._seconds.get("rollout", 0.0)
             try:
                 output = super()._generate_and_score_completions(inputs)
             except RewardsFailed as trouble:

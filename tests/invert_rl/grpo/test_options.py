@@ -29,9 +29,10 @@ TABLES = {"TrainingArguments": (TrainingArguments, TRAINING), "GRPOConfig": (GRP
 
 @pytest.mark.parametrize("name", TABLES)
 def test_every_field_is_in_exactly_one_place(name):
-    """Fails when an installed version adds a field: decide what becomes of it."""
+    """Fails when an installed version adds a field: decide what becomes of it. An older one may lack some."""
     settings, options = TABLES[name]
-    assert Counter(options.names()) == Counter(item.name for item in fields(settings))
+    assert {item.name for item in fields(settings)} <= set(options.names())
+    assert max(Counter(options.names()).values()) == 1
 
 
 def another(item) -> object:
@@ -63,7 +64,12 @@ def config_of(name: str, tmp_path: Path, **settings):
 
 
 def cases(kind: str) -> list[tuple[str, str]]:
-    return [(name, field) for name in ("GRPOConfig", "SFT") for field in getattr(TABLES[name][1], kind)]
+    return [
+        (name, item.name)
+        for name in ("GRPOConfig", "SFT")
+        for item in fields(TABLES[name][0])
+        if item.name in getattr(TABLES[name][1], kind)
+    ]
 
 
 @pytest.mark.parametrize(("name", "field"), cases("refused"))
@@ -169,7 +175,7 @@ def test_what_is_passed_on_reaches_its_place(tmp_path):
 
 def test_a_table_that_forgets_a_field_is_noticed():
     options = Options(list(TRAINING.passed_on)[1:], TRAINING.refused, TRAINING.no_effect)
-    assert Counter(options.names()) != Counter(item.name for item in fields(TrainingArguments))
+    assert not {item.name for item in fields(TrainingArguments)} <= set(options.names())
 
 
 def test_tokens_that_the_user_bans_join_those_that_are_never_sampled(make_trainer, tiny_qwen2_5):
