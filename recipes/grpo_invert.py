@@ -28,6 +28,7 @@ from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
 from invert_rl.evaluation.validation import BEST, Validation, fixed_part
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.inject import check_injection
 from invert_rl.grpo.options import check_for_model
 from invert_rl.grpo.rewards import reward_functions
 from invert_rl.grpo.trainer import InvertGRPOTrainer
@@ -65,6 +66,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
 
     preset = args.preset()
     weights = reward_weights(args.rewards, preset.only(args.tasks).tasks)
+    if args.inject_truth:
+        check_injection(preset, args.tasks)
     name = model_args.model_name_or_path or start_checkpoint()
     check_for_model(args, model_args, load_config(name, model_args.model_revision))
 

@@ -117,6 +117,13 @@ class InvertGRPOConfig(TaskFields, FrameFields, ValidationFields, GRPOConfig):
         default=False,
         metadata={"help": "With refill_groups and beta: groups that are left equal still give their KL gradient."},
     )
+    inject_truth: bool = field(
+        default=False,
+        metadata={
+            "help": "One completion of each TVG group is the annotated answer, off-policy (TempSamp-R1; "
+            "invert_rl/grpo/inject.py); needs a --prompt without a thought."
+        },
+    )
     freeze_vision: bool = field(
         default=False, metadata={"help": "Do not train the vision tower and its projector; each video is seen once."}
     )

@@ -34,6 +34,7 @@ from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.completion_log import readable_prompt
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.equal_groups import equal_groups, weighted_rewards, without_rows
+from invert_rl.grpo.inject import check_injection, inject_truth
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.grpo.round_state import check_whole_round, load_round_state, save_round_state
@@ -114,6 +115,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         preset: Preset | None = None,
     ) -> None:
         self.preset = args.preset() if preset is None else preset
+        if args.inject_truth:
+            check_injection(self.preset, args.tasks)
         task_data = TaskDataset(rows, {name: self.preset.tasks[name] for name in args.schedule().possible})
         if peft_config is None and not isinstance(model, PeftModel):
             without_autocast_in_float32(model, args)
@@ -360,9 +363,26 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
                 place = asked.index(number)
                 self._finished[number] = (ids[place], None if logps is None else logps[place])
         self._rollout = [self._finished[number] for number in range(len(self._prompts))]
+        if self.args.inject_truth:
+            first = self.accelerator.process_index * len(self._draws)
+            self._rollout = inject_truth(self._rollout, self._draws, first, self.num_generations, self._truth)
         self._finished = {}
         scored = [logps for _, logps in self._rollout if logps is not None]
         return [ids for ids, _ in self._rollout], scored or None
+
+    def _truth(self, draw: Draw) -> list[int] | None:
+        """Token ids of the annotated completion of a draw; None for tasks that get none."""
+        task, row = self.preset.tasks[draw.task], self.train_dataset.rows[draw.row]
+        if not task.forward or task.answer(row) is None:
+            return None
+        end = self._tokenizer.convert_tokens_to_ids("<|im_end|>")
+        ids = [*self._tokenizer(task.target(row), add_special_tokens=False)["input_ids"], end]
+        if len(ids) > self.max_completion_length:
+            raise DataError(
+                f"row {row.id}: the annotated answer has {len(ids)} tokens, more than max_completion_length "
+                f"{self.max_completion_length}; raise it, or train without inject_truth"
+            )
+        return ids
 
     def _complete(
         self, prompts: Sequence[EncodedPrompt], places: Sequence[int]
@@ -438,17 +458,23 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         pairs = zip(inputs, completions, strict=True)
         valid = torch.tensor([float(self._is_valid(item["draw"], completion)) for item, completion in pairs])
         metrics = self._metrics["train" if self.model.training else "eval"]
-        for name, column in zip(self.reward_func_names, rewards.unbind(dim=1), strict=True):
+        sampled = rewards[self._sampled(task, len(rewards))]
+        for name, column in zip(self.reward_func_names, sampled.unbind(dim=1), strict=True):
             if not torch.isnan(column).all():
                 metrics[f"{task}/{name}"].append(torch.nanmean(column).item())
-        total = weighted_rewards(rewards, self.reward_weights)
+        total = weighted_rewards(sampled, self.reward_weights)
         if not torch.isnan(total).all():
             metrics[f"{task}/reward"].append(torch.nanmean(total).item())
         self._rewards = rewards
-        metrics[f"{task}/valid_answers"].append(
-            self.accelerator.gather(valid.to(self.accelerator.device)).mean().item()
-        )
+        valid = self.accelerator.gather(valid.to(self.accelerator.device))
+        metrics[f"{task}/valid_answers"].append(valid[self._sampled(task, len(valid))].mean().item())
         return rewards
+
+    def _sampled(self, task: str, count: int) -> torch.Tensor:
+        """Which completions of a round of ``count`` on all ranks the policy made itself."""
+        injected = self.args.inject_truth and self.preset.tasks[task].forward
+        places = torch.arange(count, device=self.accelerator.device) % self.num_generations
+        return places != (self.num_generations - 1 if injected else -1)
 
     def _weights_of(self, task: str) -> torch.Tensor:
         """Weight of each reward function for a task: that of the run's ``rewards`` times TRL's ``reward_weights``."""
