@@ -14,6 +14,7 @@ COMMANDS = {
     "convert": ("data_prep.convert.command", "turn official annotation files into rows"),
     "check-videos": ("data_prep.check_videos", "decode each video once and write a manifest"),
     "cache-frames": ("invert_rl.video.cache_frames", "decode the frames of a data set once, ahead of training"),
+    "audit-rewards": ("invert_rl.audit_rewards_command", "what rewards pay without a look at the video"),
     "score-verbs": ("rewards.score", "score a verb pipeline on labelled sentences"),
     "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
     "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),

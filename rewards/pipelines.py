@@ -60,15 +60,16 @@ class VerbPipeline:
         words joined by punctuation, "and" or "or", and `LIST_WORDS` or more words, where every one can be a verb.
         So is a gerund before one or two words in which no other verb is found.
         """
-        plain = [text if text.count(" ") < MAX_WORDS else "" for text in map(plain_text, texts)]
-        distinct = list(dict.fromkeys(plain))
+        texts = list(texts)
+        distinct = list(dict.fromkeys(texts))
+        plain = [text if text.count(" ") < MAX_WORDS else "" for text in map(plain_text, distinct)]
         found = {
             text: _listed_verbs(doc.text)
             or list(dict.fromkeys(map(self._lemma, _verb_tokens(doc))))
             or _leading_gerund(doc.text)
-            for text, doc in zip(distinct, self._docs(distinct), strict=True)
+            for text, doc in zip(distinct, self._docs(plain), strict=True)
         }
-        return [list(found[text]) for text in plain]
+        return [list(found[text]) for text in texts]
 
     def mask(self, texts: Iterable[str]) -> list[tuple[str, list[str]]]:
         """Each query with every verb replaced by ``[]``, and the distinct lemmas of the verbs in order.

@@ -1,0 +1,97 @@
+"""``invert-rl audit-rewards``: blind ceilings, annotated answers and paraphrases of every task."""
+
+import json
+import random
+
+import pytest
+
+from data_prep.rows import Row, write_rows
+from invert_rl.cli import main
+
+VERBS = {"opens": "open", "closes": "close", "washes": "wash", "throws": "throw", "eats": "eat"}
+
+
+@pytest.fixture(scope="module")
+def rows_file(tmp_path_factory):
+    """Sixty rows, half of them of "open", in videos of two lengths; the last ten have two windows."""
+    rng = random.Random(0)
+    rows = []
+    for number in range(60):
+        form = "opens" if number % 2 else rng.choice(list(VERBS))
+        thing = rng.choice(["door", "box", "apple"])
+        start = rng.uniform(2, 12)
+        windows = ((start, start + 5.0),) + (((21.0, 24.0),) if number >= 50 else ())
+        meta = {"verbs": [VERBS[form]], "masked_query": f"person [] the {thing}", "verb_pipeline": "x"}
+        query = f"person {form} the {thing}"
+        rows.append(Row(f"r{number}", f"v{number // 3}.mp4", 25.0, query, windows, meta=meta))
+    path = tmp_path_factory.mktemp("audit") / "rows.jsonl"
+    write_rows(rows, path)
+    return path
+
+
+def audit(capsys, *arguments):
+    assert main(["audit-rewards", *map(str, arguments), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_each_task_has_its_ceilings(rows_file, capsys):
+    report = audit(capsys, rows_file)
+    assert report["n"] == 60
+    assert list(report["tasks"]) == ["tvg", "vc", "ar", "vd"]
+    for name, task in report["tasks"].items():
+        assert 0.0 < task["blind"] < task["perfect"] == pytest.approx(1.0, abs=2e-3), name
+        assert task["blind"] == max(task["attacks"].values())
+        assert task["answer"]
+        assert all(value > 0.6 for value in task["paraphrases"].values()), name
+    assert report["tasks"]["ar"]["answer"] == "open"
+    assert 0.5 < report["tasks"]["ar"]["blind"] < 0.8
+    assert "masked query" in report["tasks"]["vc"]["attacks"]
+    assert "masked query" not in report["tasks"]["vd"]["attacks"]
+    assert {"part by length", "part by verbs"} <= set(report["tasks"]["tvg"]["attacks"])
+    assert report["verbs"]["verb_guard"] == "default"
+
+
+def test_without_the_guard_describing_everything_is_paid(rows_file, capsys):
+    default = audit(capsys, rows_file, "--tasks", "vd")["tasks"]["vd"]
+    letter = audit(capsys, rows_file, "--tasks", "vd", "--verb-guard", "none")
+    assert letter["tasks"]["vd"]["blind"] == pytest.approx(1.0)
+    assert default["blind"] < 0.9
+    assert letter["verbs"]["verb_guard"] == "none"
+
+
+def test_other_rewards_prompts_and_windows(rows_file, capsys):
+    report = audit(
+        capsys, rows_file, "--tasks", "tvg", "--prompt", "spans_json", "--windows", "all",
+        "--rewards", "tvg=format:1,wasserstein:1,set_iou:1,parse_penalty:1",
+    )  # fmt: skip
+    tvg = report["tasks"]["tvg"]
+    assert tvg["n"] == 60
+    assert tvg["perfect"] == pytest.approx(1.0, abs=2e-3)
+    assert tvg["answer"].startswith(("[[", "part"))
+    assert set(tvg["by_reward"]) == {"wasserstein", "set_iou"}
+    assert tvg["by_reward"]["wasserstein"]["blind"] > tvg["by_reward"]["set_iou"]["blind"]
+    assert audit(capsys, rows_file, "--tasks", "tvg")["tasks"]["tvg"]["n"] == 70  # one row a window
+
+
+def test_refusal_has_the_constant_refusal(rows_file, capsys):
+    task = audit(capsys, rows_file, "--tasks", "refuse")["tasks"]["refuse"]
+    assert task["attacks"]["refusal"] == pytest.approx(0.5, abs=0.1)
+    assert task["perfect"] == pytest.approx(1.0, abs=2e-3)
+
+
+def test_a_table_for_people(rows_file, capsys):
+    assert main(["audit-rewards", str(rows_file), "--tasks", "ar"]) == 0
+    assert "blind: verb" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rewards", "vd=format:1"], "no reward of its content"),
+        (["--rewards", "vd=nothing:1"], "unknown reward 'nothing'"),
+        (["--ignore-verbs", "quux"], "ignore_verbs: 'quux'"),
+    ],
+)
+def test_bad_settings_are_refused(rows_file, capsys, arguments, message):
+    assert main(["audit-rewards", str(rows_file), "--tasks", "vd", *arguments]) == 1
+    assert message in capsys.readouterr().err
