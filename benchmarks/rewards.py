@@ -27,6 +27,10 @@ from rewards.pipelines import VerbPipeline, load_pipeline  # noqa: E402
 from rewards.verbs import ar_reward, ar_score, vc_reward, vc_score, vd_reward, vd_score  # noqa: E402
 
 BATCH = 32
+RUNS = {"!": "!", "emoji": "\U0001f3ac", "zero width": "\u200b", "'s": "'s", "letter": "a", "mixed": "!?\U0001f3ac' "}
+RUN_LENGTH = 5000
+RUN_LIMIT_MS = 20.0
+"""What a completion of a collapsed policy may cost, alone and in a batch of 64."""
 LIMITS_MS = {"vc": 10.0, "ar": 10.0, "vd": 40.0}
 """What a batch may cost; the paper reports 81, 10 and 46 ms a step (appendix C)."""
 SUBJECTS = ["person", "a person", "the man", "another woman", "a young boy", "the girl in red"]
@@ -67,6 +71,22 @@ def plain(task: str, completions: list[str], verbs: list[list[str]], pipeline: V
     return scores
 
 
+def collapsed(pipeline: VerbPipeline) -> dict[str, Any]:
+    """Milliseconds of a description of 5,000 characters that repeats one or a few; the plain way on the first."""
+    report: dict[str, Any] = {"limit_ms": RUN_LIMIT_MS}
+    texts = {name: (body * RUN_LENGTH)[:RUN_LENGTH] for name, body in RUNS.items()}
+    for name, text in texts.items():
+        alone = partial(vd_reward, [text], verbs=[["open"]], pipeline=pipeline)
+        report[f"{name}_ms"] = round(min(milliseconds(alone) for _ in range(5)), 2)
+    rng = random.Random(0)
+    noise = ["".join(rng.choices("!?.,' \U0001f3aca", k=RUN_LENGTH)) for _ in range(64)]
+    batch = partial(vd_reward, noise, verbs=[["open"]] * 64, pipeline=pipeline)
+    report["each_of_64_ms"] = round(min(milliseconds(batch) for _ in range(3)) / 64, 2)
+    report["plain_ms"] = round(milliseconds(partial(pipeline.nlp, texts["!"])), 2)
+    report["ratio"] = round(report["plain_ms"] / report["!_ms"], 1)
+    return report
+
+
 def milliseconds(function: Callable[[], object]) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
@@ -105,6 +125,7 @@ def main() -> None:
             "ratio": round(slow / fast, 2),
             "limit_ms": LIMITS_MS[task],
         }
+    report["collapsed"] = collapsed(pipeline)
     report["ratio"] = round(statistics.median(ratios), 2)
     if options.json:
         print(json.dumps(report))
@@ -114,6 +135,8 @@ def main() -> None:
     for task in rewards:
         row = report[task]
         print(f"{task:<6}{row['batched_ms']:7.2f}{row['one_by_one_ms']:12.2f}{row['ratio']:7.2f}")
+    runs = ", ".join(f"{name} {value}" for name, value in report["collapsed"].items())
+    print(f"one description of {RUN_LENGTH} characters of a run: {runs}")
 
 
 if __name__ == "__main__":

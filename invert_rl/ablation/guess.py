@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from data_prep.rows import Row
 from invert_rl.evaluation.grounding import grounding_metrics
 from invert_rl.tasks import TASKS
+from rewards.blind import best_verb_set, frequent_verbs
 from rewards.verbs import ar_score, vc_score, vd_score
 
 STEPS = 24
@@ -20,14 +22,15 @@ STEPS = 24
 ENOUGH = 5
 """A guess for a kind of row needs this many training rows of it; else the guess for all rows is taken."""
 
-Verbs = tuple[str, ...]
+Verbs: TypeAlias = tuple[str, ...]
 
 
 def text_only_guess(train: Sequence[Row], test: Sequence[Row]) -> dict[str, float]:
     """Metrics in percent, as a run's, of the best constant guesses of ``train`` on the one-window rows ``test``.
 
     TVG: the window, as parts of the video, with the best mean IoU for queries with the same verbs. VC: the most
-    frequent verbs under the same masked query. AR and VD, whose prompts say nothing: the most frequent verbs of all.
+    frequent verbs under the same masked query. AR and VD, whose prompts say nothing: the verb of most rows, and the set
+    of verbs that earns most as a description (`rewards.blind`).
     Rows need ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_missing`).
     """
     windows = _windows(train)
@@ -43,9 +46,16 @@ def text_only_guess(train: Sequence[Row], test: Sequence[Row]) -> dict[str, floa
     asked = next(task for task in TASKS.values() if task.segment and task.needs_verbs).rows(test)
     count = max(1, len(asked))
     metrics["VC"] = 100 * sum(vc_score(masked.get(r.meta["masked_query"], common), _verbs(r)) for r in asked) / count
-    metrics["AR"] = 100 * sum(ar_score(common[:1], _verbs(r)) for r in asked) / count
-    metrics["VD"] = 100 * sum(vd_score(common, _verbs(r), words=8) for r in asked) / count
+    frequent = frequent_verbs(map(_verbs, known))
+    metrics["AR"] = 100 * sum(ar_score(frequent[:1], _verbs(r)) for r in asked) / count
+    described = best_verb_set(frequent, lambda verbs: _described(verbs, known))
+    metrics["VD"] = 100 * _described(described, asked)
     return metrics
+
+
+def _described(verbs: Verbs, rows: Sequence[Row]) -> float:
+    """The mean reward of one description with these verbs, in sentences of three words."""
+    return sum(vd_score(verbs, _verbs(row), words=3 * len(verbs)) for row in rows) / max(1, len(rows))
 
 
 def _verbs(row: Row) -> Verbs:

@@ -19,7 +19,8 @@ def test_windows_and_verbs_are_those_of_the_majority():
     guess = text_only_guess(train, test)
     assert guess["mIoU"] == pytest.approx(100 * (1 + 1 + 0.5) / 3)  # an unknown verb gets the window of all rows
     assert guess["R1@0.7"] == pytest.approx(100 * 2 / 3)
-    assert guess["AR"] == guess["VD"] == guess["VC"] == pytest.approx(100 / 3)
+    assert guess["AR"] == guess["VC"] == pytest.approx(100 / 3)
+    assert guess["VD"] == pytest.approx(100 * 2 / 3)  # a description may hold both verbs: one is free
 
 
 def test_vc_may_use_the_rest_of_the_query():
