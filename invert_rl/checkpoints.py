@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
-from safetensors.torch import load_model
 from torch.utils.data import DataLoader, Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import SAFE_WEIGHTS_NAME
 
-from data_prep.files import atomic_write
-from invert_rl.resume import MANIFEST, checkpoint_step, load_weights
+from invert_rl import stopping
+from invert_rl.checksums import MANIFEST, write_manifest
+from invert_rl.fingerprint import Fingerprint, write_fingerprint
+from invert_rl.loading import load_adapters, load_folder, load_weights
+from invert_rl.resume import checkpoint_step
+from invert_rl.video.quarantine import QUARANTINE, Quarantine
 
 DRAFTS = ".saving"
 """Folder inside the run folder in which a checkpoint is written before it gets its name."""
 
 
 class WholeCheckpoints(Trainer):
-    """A `Trainer` whose checkpoints appear when they are complete, and whose weights load strictly.
+    """A `Trainer` with checkpoints that appear when they are complete and load strictly, and that can be stopped.
 
     Put it in front of the trainer to be extended. All ranks write into a draft folder; when the last has finished,
     the list of files is written and the folder gets its name in one step. A run that is killed at any moment leaves
-    no checkpoint that is half a one.
+    no checkpoint that is half a one; one that is asked to stop (`invert_rl.stopping`) leaves one of its last step.
     """
 
+    fingerprint: Fingerprint | None = None
+    """Goes into every checkpoint."""
+    quarantine: Quarantine | None = None
+    """Grows in the run folder, goes into every checkpoint and comes back on a resume."""
+    steps_per_round = 1
+    """A run is stopped, and so resumed, at multiples of this many steps."""
     _drafting = False
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """`Trainer.train`; raises `invert_rl.stopping.Stopped`, after a checkpoint, where a signal asked for it."""
+        if self.quarantine is not None:
+            if isinstance(resume_from_checkpoint, str):
+                self.quarantine.read(Path(resume_from_checkpoint) / QUARANTINE)
+            if self.accelerator.is_main_process:
+                self.quarantine.file = Path(str(self.args.output_dir)) / QUARANTINE
+        stop = StopAfterStep(self)
+        self.add_callback(stop)
+        try:
+            with stopping.finishing_steps():
+                result = super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            self.remove_callback(stop)
+        self._share_quarantine()
+        number = stop.number or stop.agreed()
+        if number:
+            if self.accelerator.is_main_process:
+                step, run = self.state.global_step, self.args.output_dir
+                written = Path(str(run)) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+                stopping.say(
+                    f"stopped by {stopping.name_of(number)} after step {step} of {self.state.max_steps}, "
+                    f"{written} is {'written' if written.is_dir() else 'not written: save_strategy is no'}; go on with "
+                    f"--output_dir {run} --resume_from_checkpoint auto"
+                )
+            self.accelerator.wait_for_everyone()
+            raise stopping.Stopped(number)
+        return result
+
+    def _share_quarantine(self) -> None:
+        """Let all ranks know of what each has left out."""
+        if self.quarantine is not None:
+            self.quarantine.update(dict(gather_object(list(self.quarantine.videos.items()))))
 
     def _get_output_dir(self, trial: Any) -> str:
         folder = super()._get_output_dir(trial)
@@ -49,7 +91,13 @@ class WholeCheckpoints(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._drafting = False
+        self._share_quarantine()
         self.accelerator.wait_for_everyone()
+        if self.accelerator.is_local_main_process:  # of each node: its disk may be its own
+            if self.fingerprint is not None:
+                write_fingerprint(draft, self.fingerprint)
+            if self.quarantine is not None:
+                self.quarantine.write(draft / QUARANTINE)
         if self.accelerator.is_main_process:
             publish(draft, run / name)
             rotate(run, self.args.save_total_limit, run / name)
@@ -77,12 +125,38 @@ class WholeCheckpoints(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         target = self.model if model is None else model
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or isinstance(target, PeftModel):
+        if sharded:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+        elif isinstance(target, PeftModel):
+            load_adapters(target, resume_from_checkpoint)
         elif isinstance(target, PreTrainedModel):
             load_weights(target, resume_from_checkpoint)
         else:
-            load_model(target, Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME, strict=True)
+            load_folder(target, resume_from_checkpoint)
+
+
+class StopAfterStep(TrainerCallback):
+    """Ends training with a checkpoint after a step during which any rank was asked to stop."""
+
+    def __init__(self, trainer: WholeCheckpoints) -> None:
+        self.trainer = trainer
+        self.number = 0
+        """The signal that all ranks agreed to stop for, or 0."""
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Look whether this process, or another one, was asked."""
+        if state.global_step % self.trainer.steps_per_round:
+            return
+        self.number = self.agreed()
+        if self.number:
+            control.should_save = control.should_training_stop = True
+
+    def agreed(self) -> int:
+        """The signal that asked any rank, or 0; a collective call."""
+        mine = stopping.asked()
+        if self.trainer.args.world_size == 1:
+            return mine
+        return int(self.trainer.accelerator.gather(torch.tensor([mine], device=self.trainer.args.device)).max())
 
 
 def innermost_sampler(loader: DataLoader) -> Sampler:
@@ -102,11 +176,8 @@ def publish(draft: Path, final: Path) -> None:
 
     A checkpoint of that name, such as a damaged one that was skipped, makes way.
     """
-    files = sorted(path for path in draft.rglob("*") if path.is_file())
-    for path in files:
+    for path in write_manifest(draft):
         _to_disk(path)
-    with atomic_write(draft / MANIFEST) as out:
-        json.dump({path.relative_to(draft).as_posix(): path.stat().st_size for path in files}, out, indent=1)
     _to_disk(draft / MANIFEST)
     discard(final)
     os.rename(draft, final)

@@ -8,7 +8,7 @@ import logging
 import sys
 
 from data_prep.errors import DataError
-from rewards.errors import RewardError
+from invert_rl.errors import explain
 
 COMMANDS = {
     "convert": ("data_prep.convert.command", "turn official annotation files into rows"),
@@ -51,10 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
 
             load_plugins(plugins_of_arguments(arguments))  # their tasks are choices of options
     except DataError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {explain(error)}\n")
         return 1
-    for name, (module_name, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    for name, (module_name, about) in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
         if name == asked:
             module = importlib.import_module(module_name)
             module.add_arguments(command)
@@ -62,8 +62,11 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     try:
         return parsed.run(parsed)
-    except (DataError, RewardError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        text = explain(error)
+        if text is None:
+            raise
+        sys.stderr.write(f"error: {text}\n")
         return 1
 
 

@@ -1,121 +1,64 @@
-"""Exact resume: weights that really load, and the newest checkpoint that is complete."""
+"""Exact resume: which checkpoint is the newest that can be read as a whole."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedModel
+from transformers.trainer_pt_utils import safe_globals
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from data_prep.errors import DataError
+from invert_rl.checksums import MANIFEST, against_manifest
+from invert_rl.ranks import on_main_process
 
 logger = logging.getLogger(__name__)
-
-MANIFEST = "files.json"
-"""Names and sizes in bytes of a checkpoint's files, the last file to be written into it."""
 
 ZIPPED = (".pt", ".pth", ".bin")
 """Endings of the files that `torch.save` writes: zip archives, whose directory is at the end."""
 
-NOT_NEEDED = ".md"
-"""Files with this ending may change: a run does not read them."""
+PICKLED = "training_args.bin"
+"""What `Trainer` writes for people; it holds objects, and nothing here ever loads it."""
+
+NEWEST = ("latest", "auto", "true", "yes")
+"""Values of ``--resume_from_checkpoint`` that mean the newest checkpoint of the run folder."""
 
 
-def load_weights(model: PreTrainedModel, checkpoint: str | os.PathLike[str]) -> None:
-    """Load a checkpoint folder into ``model``, in place and strictly.
-
-    `Trainer` loads the file's names as they are, but Qwen2.5-VL is saved under its old hub names, so that nothing
-    matches and only a warning tells. ``from_pretrained`` knows the renaming; a missing or extra name raises here.
-    """
-    loaded = type(model).from_pretrained(checkpoint, dtype=torch.float32)  # exact also for parts in half precision
-    model.load_state_dict(loaded.state_dict(), strict=True)
-
-
-def why_incomplete(checkpoint: Path) -> str | None:
-    """Why a checkpoint folder cannot be resumed from, or None if it can.
-
-    Sizes are compared with the list that was written with the checkpoint, and each file's own end is looked at, also
-    where the list is missing; nothing is read as a whole.
-    """
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text())
-    except FileNotFoundError:
-        return "trainer_state.json is missing"
-    except ValueError as error:
-        return f"trainer_state.json is cut off ({error})"
-    if "global_step" not in state:
-        return "trainer_state.json has no global_step"
-    if (checkpoint / MANIFEST).is_file():
-        reason = _against_list(checkpoint)
-        if reason is not None:
-            return reason
-    sharded = any(checkpoint.glob("global_step*")) or any(checkpoint.glob("*_0"))  # by DeepSpeed or FSDP
-    weights = [path for path in checkpoint.glob("*model*") if path.suffix in (".safetensors", ".bin")]
-    if not sharded:
-        needed = {"model.safetensors": weights, "optimizer.pt": [*checkpoint.glob("optimizer.*")]}
-        needed |= {"scheduler.pt": [*checkpoint.glob("scheduler.pt")]}
-        needed |= {"rng_state.pth": [*checkpoint.glob("rng_state*.pth")]}
-        for name, found in needed.items():
-            if not found:
-                return f"{name} is missing"
-    for path in sorted({*weights, *(path for path in checkpoint.iterdir() if path.suffix in ZIPPED)}):
-        reason = _why_cut_off(path)
-        if reason is not None:
-            return f"{path.name} is cut off ({reason})"
-    return None
-
-
-def _against_list(checkpoint: Path) -> str | None:
-    """What differs between a checkpoint's files and its `MANIFEST`, or None."""
-    try:
-        sizes = json.loads((checkpoint / MANIFEST).read_text())
-    except ValueError as error:
-        return f"{MANIFEST} is cut off ({error})"
-    for name, size in sizes.items():
-        path = checkpoint / name
-        if name.endswith(NOT_NEEDED):
-            continue
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} is cut off ({path.stat().st_size} of {size} bytes)"
-    return None
-
-
-def _why_cut_off(path: Path) -> str | None:
-    """What shows that a file of weights or states has lost its end, or None."""
-    if path.suffix != ".safetensors":
-        return None if zipfile.is_zipfile(path) else "its end is no zip directory"
-    try:
-        with safe_open(path, framework="pt") as tensors:
-            tensors.keys()
-    except SafetensorError as error:
-        return str(error)
-    return None
+def wants_resume(resume_from_checkpoint: str | bool | None) -> bool:
+    """Whether ``--resume_from_checkpoint`` asks for anything."""
+    return bool(resume_from_checkpoint) and str(resume_from_checkpoint).lower() not in ("false", "none", "no")
 
 
 def resume_point(output_dir: str, resume_from_checkpoint: str | bool | None) -> str | None:
-    """The checkpoint that ``--resume_from_checkpoint`` means: a folder, or "latest" for the newest complete one.
+    """The checkpoint that ``--resume_from_checkpoint`` means: a folder, or "latest" for the newest readable one.
 
-    Returns None for a fresh start, also when "latest" finds none. Raises `DataError` for a folder that cannot be
-    resumed from.
+    "auto" is the same for jobs that a scheduler starts again: without any checkpoint it is a start from the beginning.
+    That is what "latest" does, too, but with a warning. The main process looks, the others are told. Returns None for
+    a fresh start. Raises `DataError` for a folder that cannot be resumed from.
     """
-    if not resume_from_checkpoint or str(resume_from_checkpoint).lower() in ("false", "none", "no"):
+    if not wants_resume(resume_from_checkpoint):
         return None
-    if str(resume_from_checkpoint).lower() in ("latest", "auto", "true", "yes"):
-        found = latest_checkpoint(output_dir)
-        if found is None:
-            logger.warning("%s holds no complete checkpoint: starting from the beginning", output_dir)
-        return found
-    folder = Path(str(resume_from_checkpoint))
+    wanted = str(resume_from_checkpoint)
+    if wanted.lower() not in NEWEST:
+        return on_main_process(lambda: _checked(Path(wanted)))
+    found = on_main_process(lambda: latest_checkpoint(output_dir))
+    if found is None and (wanted.lower() != "auto" or _checkpoints(Path(output_dir))):
+        logger.warning("%s holds no complete checkpoint: starting from the beginning", output_dir)
+    return found
+
+
+def _checked(folder: Path) -> str:
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such checkpoint; give a checkpoint-N folder or 'latest'")
+        raise DataError(f"{folder}: no such checkpoint; give a checkpoint-N folder, 'latest' or 'auto'")
     reason = why_incomplete(folder)
     if reason is not None:
         raise DataError(f"{folder}: cannot be resumed from, {reason}; use 'latest' for the newest complete one")
@@ -125,15 +68,130 @@ def resume_point(output_dir: str, resume_from_checkpoint: str | bool | None) -> 
 def checkpoint_step(path: Path) -> int | None:
     """The optimizer step that a checkpoint folder's name says, or None for any other path."""
     prefix, _, number = path.name.rpartition("-")
-    return int(number) if prefix == PREFIX_CHECKPOINT_DIR and number.isdigit() else None
+    return int(number) if prefix == PREFIX_CHECKPOINT_DIR and number.isascii() and number.isdigit() else None
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """What is named like a checkpoint, the newest first."""
+    found = [path for path in run.glob("*") if checkpoint_step(path) is not None]
+    return sorted(found, key=lambda path: checkpoint_step(path) or 0, reverse=True)
 
 
 def latest_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
-    """The newest complete checkpoint of a run folder, or None; incomplete ones are skipped with a warning."""
-    found = [path for path in Path(output_dir).glob("*") if checkpoint_step(path) is not None]
-    for path in sorted(found, key=lambda path: checkpoint_step(path) or 0, reverse=True):
+    """The newest checkpoint of a run folder that can be read, or None; others are skipped with a warning."""
+    for path in _checkpoints(Path(output_dir)):
         reason = why_incomplete(path)
         if reason is None:
             return str(path)
         logger.warning("skipping checkpoint %s: %s", path, reason)
     return None
+
+
+def why_incomplete(checkpoint: Path) -> str | None:
+    """Why a checkpoint folder cannot be resumed from, or None if it can.
+
+    Every file is compared with the size and checksum that were listed with the checkpoint. Beyond the list, and where
+    it is missing, each file is read the way training will read it, and weights must be finite numbers.
+    """
+    if not checkpoint.is_dir():
+        return "it is no folder"
+    try:
+        return _why_incomplete(checkpoint)
+    except Exception as error:  # whatever is wrong with it, the checkpoint before may be sound
+        return f"it cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+
+
+def _why_incomplete(checkpoint: Path) -> str | None:
+    reason = _of_state(checkpoint)
+    if reason is None and (checkpoint / MANIFEST).is_file():
+        reason = against_manifest(checkpoint)
+    if reason is not None:
+        return reason
+    sharded = any(checkpoint.glob("global_step*")) or any(checkpoint.glob("*_0"))  # by DeepSpeed or FSDP
+    weights = [path for path in checkpoint.glob("*model*") if path.suffix in (".safetensors", ".bin")]
+    states = [path for path in checkpoint.iterdir() if path.suffix in ZIPPED]
+    if not sharded:
+        needed = {"model.safetensors": weights, "optimizer.pt": [*checkpoint.glob("optimizer.*")]}
+        needed |= {"scheduler.pt": [*checkpoint.glob("scheduler.pt")]}
+        needed |= {"rng_state.pth": [*checkpoint.glob("rng_state*.pth")]}
+        for name, found in needed.items():
+            if not found:
+                return f"{name} is missing"
+    for path in sorted({*weights, *states}):
+        look = _of_weights if path.suffix == ".safetensors" else _of_zipped
+        reason = look(path)
+        if reason is not None:
+            return f"{path.name} {reason}"
+    for path in sorted(checkpoint.glob("rng_state*.pth")):
+        reason = _of_random_state(path)
+        if reason is not None:
+            return f"{path.name} {reason}"
+    return None
+
+
+def _of_state(checkpoint: Path) -> str | None:
+    """What is wrong with ``trainer_state.json``, or None."""
+    try:
+        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "trainer_state.json is missing"
+    except ValueError as error:
+        return f"trainer_state.json is cut off ({error})"
+    step = state.get("global_step") if isinstance(state, dict) else None
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        return f"trainer_state.json has no global_step (it says {step!r})"
+    if checkpoint_step(checkpoint) not in (None, step):
+        return f"trainer_state.json is of step {step}"
+    return None
+
+
+def _of_weights(path: Path) -> str | None:
+    """What is wrong with a file of weights, or None."""
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a dict
+                value = tensors.get_tensor(name)
+                if value.is_floating_point() and value.element_size() > 1 and not value.isfinite().all():
+                    return f"holds NaN or infinity in {name}"
+    except SafetensorError as error:
+        return f"is cut off ({error})"
+    return None
+
+
+def _of_zipped(path: Path) -> str | None:
+    """What is wrong with a file of `torch.save`, or None; nothing but tensors and plain values is unpickled."""
+    if not zipfile.is_zipfile(path):
+        return "is cut off (its end is no zip directory)"
+    if path.name == PICKLED:
+        return None
+    if not (path.parent / MANIFEST).is_file():
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            return f"is damaged (at {damaged})"
+    try:
+        _load(path)
+    except Exception as error:  # of many types, by what the damage hits
+        return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+    return None
+
+
+def _of_random_state(path: Path) -> str | None:
+    """What keeps a file of random states from being restored, or None."""
+    state = _load(path)
+    setters: dict[str, Callable[[Any], Any]] = {
+        "python": random.Random().setstate,
+        "numpy": np.random.RandomState().set_state,
+        "cpu": torch.Generator().set_state,
+    }
+    for name, setter in setters.items():
+        try:
+            setter(state[name])
+        except (KeyError, TypeError, ValueError, RuntimeError, IndexError, OverflowError) as error:
+            return f"holds no random state of {name} ({type(error).__name__}: {error})"
+    return None
+
+
+def _load(path: Path) -> Any:
+    with safe_globals():
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)

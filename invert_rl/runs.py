@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from rich.console import Console
 from rich.table import Table
 from tqdm.auto import tqdm
@@ -24,17 +24,24 @@ from trl import ModelConfig, TrlParser
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
-from invert_rl.models import CheckpointError
+from invert_rl.errors import explain, need_module
+from invert_rl.loading import CheckpointError
 from invert_rl.options import check_model_options
 from invert_rl.plugins import load_plugins, plugins_of_arguments
+from invert_rl.run_folder import SUMMARY
+from invert_rl.stopping import say, stop_by_signals
 from rewards.errors import RewardError
-
-SUMMARY = "summary.json"
 
 
 def cache_folder() -> Path:
-    """Where generated data is kept between runs: ``$XDG_CACHE_HOME/invert-rl``, or ``~/.cache/invert-rl``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invert-rl"
+    """Where generated data is kept between runs: ``$XDG_CACHE_HOME/invert-rl``, or ``~/.cache/invert-rl``.
+
+    Raises `DataError` where there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "invert-rl"
+    except RuntimeError as error:
+        raise DataError("no home folder: set XDG_CACHE_HOME to a folder for what is generated") from error
 
 
 def quiet_libraries() -> None:
@@ -46,12 +53,18 @@ def quiet_libraries() -> None:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Turn the errors that are about the user's input into one line on stderr and exit code 1."""
-    try:
-        yield
-    except (DataError, RewardError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        raise SystemExit(1) from None
+    """Around a recipe: an error that the user can mend is one line on stderr and exit code 1 (`invert_rl.errors`), and
+    signals stop the run (`invert_rl.stopping`)."""
+    with stop_by_signals():
+        try:
+            yield
+        except Exception as error:
+            text = explain(error)
+            if text is None:
+                raise
+            rank = int(os.environ.get("RANK", 0))
+            say(f"{f'[rank {rank}] ' if rank else ''}error: {text}")
+            raise SystemExit(1) from None
 
 
 @contextmanager
@@ -78,7 +91,6 @@ def config_arguments(arguments: Sequence[str], default: Path) -> list[str]:
 def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tuple[Any, ...]:
     """The recipe's settings from command line and YAML, one object per dataclass; ``--help`` knows all fields.
 
-    The first class has ``output_dir``; where that is left at ``runs/<recipe>`` it becomes the next free folder.
     Raises `DataError` for a setting that cannot be used.
     """
     arguments = config_arguments(sys.argv[1:], default)
@@ -89,33 +101,16 @@ def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tupl
         for part in parsed:
             if isinstance(part, ModelConfig):
                 check_model_options(part)
+    except yaml.YAMLError as error:
+        raise DataError(f"settings: not valid YAML: {error}") from error
     except (ValueError, OSError, TypeError, ImportError, NotImplementedError) as error:
         raise DataError(f"settings: {error}") from error
-    if parsed[0].output_dir == f"runs/{recipe}":
-        parsed[0].output_dir = next_run_folder(recipe)
+    first = parsed[0]
+    if getattr(first, "use_vllm", False):
+        need_module("vllm", "--use_vllm")
+    if "wandb" in first.report_to:
+        need_module("wandb", "--report_to wandb")
     return parsed
-
-
-def next_run_folder(name: str) -> str:
-    """``runs/<name>_NNN`` with the first number that is free; all ranks get the one that the main process finds."""
-    PartialState()
-    taken = {path.name for path in Path("runs").glob(f"{name}_*")}
-    found = [next(f"{name}_{n:03d}" for n in range(1, 10_000) if f"{name}_{n:03d}" not in taken)]
-    return str(Path("runs") / broadcast_object_list(found)[0])
-
-
-def check_run_folder(output_dir: str, resuming: bool) -> None:
-    """Refuse to write over another run; raises `DataError` with the remedy."""
-    folder = Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder}: the output_dir is a file")
-    if not resuming and folder.is_dir():
-        old = [path.name for path in folder.iterdir() if path.name == SUMMARY or path.name.startswith("checkpoint-")]
-        if old:
-            raise DataError(
-                f"{folder}: holds another run ({sorted(old)[0]}); continue it with --resume_from_checkpoint latest, or "
-                "choose another --output_dir"
-            )
 
 
 def peak_rss_gib() -> float:

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from transformers import set_seed
 
+from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.resume import resume_point
+from invert_rl.run_folder import run_folder
 from invert_rl.runs import (
-    check_run_folder,
     clear_errors,
     console,
     parse_arguments,
@@ -54,7 +55,6 @@ def main(args: WtalArguments) -> None:
     started = time.perf_counter()
     out = console()
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
     folder = Path(args.output_dir)
 
     # data: videos with classes, and texts of the classes
@@ -76,7 +76,10 @@ def main(args: WtalArguments) -> None:
     def test() -> dict[str, float]:
         return score(data, detect_videos(model, data.test, data.classes, args.proposals()), rules)
 
+    fingerprint = fingerprint_of(args, videos=len(data.train), descriptions_from=descriptions.source)
+    check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     trainer = WtalTrainer(model, batch_drawer(args, data, semantics), args, test)
+    trainer.fingerprint = fingerprint
     before = test()
     trainer.train(resume_from_checkpoint=checkpoint)
 
@@ -113,4 +116,6 @@ def main(args: WtalArguments) -> None:
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        main(*parse_arguments("distill_wtal", (WtalArguments,), DEFAULT_CONFIG))
+        (args,) = parse_arguments("distill_wtal", (WtalArguments,), DEFAULT_CONFIG)
+        with run_folder(args, "distill_wtal"):
+            main(args)

@@ -27,6 +27,7 @@ from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
 from invert_rl.evaluation.validation import BEST, Validation, fixed_part
+from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.inject import check_injection
 from invert_rl.grpo.options import check_for_model
@@ -35,10 +36,10 @@ from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_config, load_processor
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
+from invert_rl.run_folder import run_folder
 from invert_rl.runs import (
     RunLog,
     before_after_table,
-    check_run_folder,
     clear_errors,
     console,
     parse_arguments,
@@ -62,7 +63,6 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     started = time.perf_counter()
     out = console()
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
 
     preset = args.preset()
     weights = reward_weights(args.rewards, preset.only(args.tasks).tasks)
@@ -114,6 +114,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         raise DataError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} rewards")
 
     # model
+    fingerprint = fingerprint_of(args, model_args, model=name, rows=len(rows), test_rows=len(test_rows))
+    check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
     store_class = BlankFrameStore if args.blank_video else FrameStore
@@ -136,6 +138,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
             preset=preset,
         )
     trainer.validation = validation
+    trainer.fingerprint = fingerprint
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
@@ -181,4 +184,6 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        main(*parse_arguments("grpo_invert", (InvertGRPOConfig, ModelConfig), DEFAULT_CONFIG))
+        args, model_args = parse_arguments("grpo_invert", (InvertGRPOConfig, ModelConfig), DEFAULT_CONFIG)
+        with run_folder(args, "grpo_invert"):
+            main(args, model_args)

@@ -25,13 +25,14 @@ from data_prep.verbs import annotate_missing
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import evaluate_last, evaluate_once
 from invert_rl.evaluation.validation import BEST, Validation, fixed_part
+from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.models import load_processor
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
+from invert_rl.run_folder import run_folder
 from invert_rl.runs import (
     RunLog,
     before_after_table,
-    check_run_folder,
     clear_errors,
     console,
     parse_arguments,
@@ -57,7 +58,6 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     started = time.perf_counter()
     out = console()
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
 
     preset = args.preset()
 
@@ -93,6 +93,8 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to fine-tune")
     name = model_args.model_name_or_path or random_checkpoint(args.seed)
+    fingerprint = fingerprint_of(args, model_args, model=name, rows=len(rows), test_rows=len(test_rows))
+    check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
     with setting_errors():
@@ -112,6 +114,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
             preset=preset,
         )
     trainer.validation = validation
+    trainer.fingerprint = fingerprint
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
@@ -160,4 +163,6 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        main(*parse_arguments("sft_invert", (InvertSFTConfig, ModelConfig), DEFAULT_CONFIG))
+        args, model_args = parse_arguments("sft_invert", (InvertSFTConfig, ModelConfig), DEFAULT_CONFIG)
+        with run_folder(args, "sft_invert"):
+            main(args, model_args)

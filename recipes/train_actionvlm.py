@@ -25,8 +25,10 @@ from invert_rl.actionvlm.experiment import (
 )
 from invert_rl.actionvlm.planted import planted_data, trivial
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
+from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.resume import resume_point
-from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries, write_summary
+from invert_rl.run_folder import run_folder
+from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries, write_summary
 from invert_rl.tal.outcome import metrics_table, write_outcome
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "actionvlm.yaml"
@@ -36,13 +38,15 @@ def main(args: ActionVLMArguments) -> None:
     started = time.perf_counter()
     out = console()
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
-    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
     folder = Path(args.output_dir)
 
     # data and model
     data, vision = load_data(args)
+    fingerprint = fingerprint_of(args, videos=len(data.train))
+    check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     run = build(args, data, vision)
     trainer = run.trainer()
+    trainer.fingerprint = fingerprint
     epochs = args.max_steps / run.batches().schedule.steps_per_epoch
     out.print(
         f"{len(data.train)} training videos, {len(data.test)} test videos, {len(data.classes)} classes, language model "
@@ -85,4 +89,6 @@ def main(args: ActionVLMArguments) -> None:
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        main(*parse_arguments("train_actionvlm", (ActionVLMArguments,), DEFAULT_CONFIG))
+        (args,) = parse_arguments("train_actionvlm", (ActionVLMArguments,), DEFAULT_CONFIG)
+        with run_folder(args, "train_actionvlm"):
+            main(args)

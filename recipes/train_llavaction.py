@@ -22,6 +22,7 @@ from typing import Any
 from trl import ModelConfig, get_peft_config
 
 from data_prep.errors import DataError
+from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.llavaction.data import Batches, RunData, SampleEncoder, SegmentStore, read_data
 from invert_rl.llavaction.encode import ClipEncoder
@@ -30,7 +31,8 @@ from invert_rl.llavaction.model import load_action_model, load_action_processor
 from invert_rl.llavaction.report import answer_all, comparison_table, write_report
 from invert_rl.llavaction.training import make_trainer, save_for_inference, with_lora
 from invert_rl.resume import resume_point
-from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries
+from invert_rl.run_folder import run_folder
+from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries
 from invert_rl.toy.default import start_checkpoint
 from invert_rl.toy.questions import toy_run_data
 from invert_rl.video.quarantine import Quarantine
@@ -40,7 +42,6 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "llavaction.yaml"
 
 def main(args: LLaVActionConfig, model_args: ModelConfig) -> None:
     started = time.perf_counter()
-    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
     toy = args.train_data is None
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to train")
@@ -105,7 +106,10 @@ def train_arm(
 
     # training
     checkpoint = resume_point(run.output_dir, run.resume_from_checkpoint)
+    fingerprint = fingerprint_of(run, model_args, model=name, samples=mixture.counts)
+    check_fingerprint(checkpoint, fingerprint, run.accept_changes)
     trainer = make_trainer(model, batches, run, run.vision_learning_rate)
+    trainer.fingerprint, trainer.quarantine = fingerprint, quarantine
     out.print(f"{mixture.counts} samples an epoch, {run.max_steps} steps, model {name}, run folder {folder}")
     before = answer_all("before", trainer, encode, data, reuse=checkpoint is not None) if answer_before else {}
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -124,5 +128,6 @@ def train_arm(
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        parsed = parse_arguments("train_llavaction", (LLaVActionConfig, ModelConfig), DEFAULT_CONFIG)
-        main(*parsed)
+        args, model_args = parse_arguments("train_llavaction", (LLaVActionConfig, ModelConfig), DEFAULT_CONFIG)
+        with run_folder(args, "train_llavaction"):
+            main(args, model_args)

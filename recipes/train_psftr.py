@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
+from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.data import SliceBatches
 from invert_rl.psftr.experiment import class_split, evaluate, load_split, steps_of, use_planted_world
@@ -33,7 +34,8 @@ from invert_rl.psftr.report import (
 )
 from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.resume import resume_point
-from invert_rl.runs import check_run_folder, clear_errors, console, parse_arguments, quiet_libraries
+from invert_rl.run_folder import check_run_folder, run_folder
+from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries
 from invert_rl.tal.outcome import write_outcome
 from invert_rl.tal.training import SupervisedTrainer
 
@@ -44,7 +46,6 @@ def main(args: PSFTRArguments, config: PSFTRConfig) -> None:
     started = time.perf_counter()
     args.check()
     args.set_threads()
-    check_run_folder(args.output_dir, resuming=bool(args.resume_from_checkpoint))
     if args.annotations is None:
         use_planted_world(args)
     if len(args.splits) == 1:
@@ -83,9 +84,13 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
     groups = parameter_groups(model, run.learning_rate, run.conv_learning_rate, run.offset_factor, run.weight_decay)
     every = round(run.evaluate_epochs * len(data.slices) / (batch * parts))
     evaluations = Evaluations(lambda: evaluate(model, data, run), folder, every)
+    checkpoint = resume_point(run.output_dir, run.resume_from_checkpoint)
+    fingerprint = fingerprint_of(run, asdict(config), split=number, classes=asdict(data.split), slices=len(data.slices))
+    check_fingerprint(checkpoint, fingerprint, run.accept_changes)
     trainer = SupervisedTrainer(PSFTRLearner(model), draw, run, groups, [evaluations])
+    trainer.fingerprint = fingerprint
     out.print(f"split {number}: {data}, {run.max_steps} steps, run folder {folder}")
-    trainer.train(resume_from_checkpoint=resume_point(run.output_dir, run.resume_from_checkpoint))
+    trainer.train(resume_from_checkpoint=checkpoint)
 
     # the last step is reported; texts given to the wrong classes, and the best step, only beside it
     report: dict[str, Any] = {}
@@ -112,4 +117,6 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
 if __name__ == "__main__":
     quiet_libraries()
     with clear_errors():
-        main(*parse_arguments("train_psftr", (PSFTRArguments, PSFTRConfig), DEFAULT_CONFIG))
+        args, config = parse_arguments("train_psftr", (PSFTRArguments, PSFTRConfig), DEFAULT_CONFIG)
+        with run_folder(args, "train_psftr"):
+            main(args, config)

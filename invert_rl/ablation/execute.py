@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from filelock import lock_descriptor
 from tqdm import tqdm
 
 from data_prep.files import atomic_write
@@ -97,11 +97,7 @@ def _start(job: Job, jobs: Sequence[Job], recipes: Path, command: Sequence[str])
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder.parent / f".{job.folder.name}.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        if job.finished:
+        if not lock_descriptor(lock.fileno(), blocking=False) or job.finished:
             return None
         options = _options(job, jobs)
         with atomic_write(job.folder / IDENTITY) as out:

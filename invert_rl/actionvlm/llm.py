@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from data_prep.errors import DataError
+from invert_rl.loading import load_pretrained
 from invert_rl.toy.tiny_tokenizer import build_tokenizer
 
 TINY = "tiny"
@@ -39,8 +40,8 @@ def load_language_model(
         config = AutoConfig.from_pretrained(name, revision=revision)
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         if config.get_text_config() is config:
-            return AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=dtype), tokenizer
-        whole = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype)
+            return load_pretrained(AutoModelForCausalLM, name, revision=revision, dtype=dtype), tokenizer
+        whole = load_pretrained(AutoModelForImageTextToText, name, revision=revision, dtype=dtype)
     except (OSError, ValueError) as error:
         raise DataError(
             f"llm {name!r}: cannot load it ({error}); give a causal language model of transformers"

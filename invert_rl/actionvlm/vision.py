@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from transformers import VideoMAEConfig, VideoMAEModel
 
 from data_prep.errors import DataError
+from invert_rl.loading import load_pretrained
 
 MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
@@ -59,6 +60,7 @@ def load_video_encoder(name: str, size: int) -> VideoEncoder:
     try:
         config = VideoMAEConfig.from_pretrained(name)
         config.image_size = size
-        return VideoEncoder(VideoMAEModel.from_pretrained(name, config=config))
+        # what is left over is the head of another use of the encoder
+        return VideoEncoder(load_pretrained(VideoMAEModel, name, unexpected=("",), config=config))
     except (OSError, ValueError) as error:
         raise DataError(f"vision_model {name!r}: cannot load it ({error}); give a VideoMAE of transformers") from error

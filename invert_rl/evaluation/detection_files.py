@@ -44,6 +44,8 @@ def predictions_of(content: Any, where: str, label: str = "label") -> Segments:
 def has_plain_labels(content: Any) -> bool:
     """Whether predictions carry ``label``; those of EPIC's challenge carry ``verb``, ``noun`` and ``action``."""
     results = content.get("results", content) if isinstance(content, dict) else {}
+    if not isinstance(results, dict):
+        return True  # no predictions at all: `predictions_of` says so
     first: Any = next((entries[0] for entries in results.values() if isinstance(entries, list) and entries), {})
     return not (isinstance(first, dict) and "label" not in first and "verb" in first)
 

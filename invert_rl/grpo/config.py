@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from trl import GRPOConfig
 
 from invert_rl.evaluation.settings import ValidationFields
+from invert_rl.fingerprint import ResumeFields
 from invert_rl.grpo.options import check_grpo
 from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
@@ -16,7 +17,7 @@ from invert_rl.video.config import FrameFields
 
 
 @dataclass
-class InvertGRPOConfig(TaskFields, FrameFields, ValidationFields, GRPOConfig):
+class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, GRPOConfig):
     """Everything of `trl.GRPOConfig`, and the fields below."""
 
     output_dir: str = field(

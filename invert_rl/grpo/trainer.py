@@ -99,6 +99,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
     """
 
     reward_funcs: list[Callable[..., Any]]
+    quarantine: Quarantine
     _last_loaded_step: int  # of the weights that TRL last pushed to vLLM
 
     def __init__(
@@ -147,6 +148,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
                 task: OnlineRows(usable, self.solve_rates, task) for task, usable in task_data.usable_rows.items()
             }
         self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
+        self.steps_per_round = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
         self.store = store

@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from accelerate.utils import gather_object, is_peft_model
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl.generation import vllm_generation as trl_vllm
 
 from invert_rl.encoding import EncodedPrompt
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.vllm_prompts import vllm_prompt
-from invert_rl.grpo.vllm_server import VideoClient
+from invert_rl.grpo.vllm_server import ServerError, ServerLostError, VideoClient
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ BAN = -100.0
 
 LARGEST_DIFFERENCE = 0.05
 """Mean difference of log-probabilities between engine and trainer beyond which they do not run the same model."""
+
+RESTARTS = 3
+"""How often a server may be lost in one round."""
 
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
 """TRL's name of that mean in the log."""
@@ -69,7 +72,7 @@ def video_engine(args: InvertGRPOConfig, model: PreTrainedModel) -> Iterator[Non
     dtype = engine_dtype(args, model)
     client = trl_vllm.VLLMClient
     build = getattr(trl_vllm, "LLM", None)  # TRL imports the name only where vLLM is installed, and says so otherwise
-    trl_vllm.VLLMClient = partial(VideoClient, dtype=dtype)
+    trl_vllm.VLLMClient = partial(VideoClient, dtype=dtype, config=model.config)
     if build is not None:
         named = str(dtype).removeprefix("torch.")
         trl_vllm.LLM = lambda **arguments: build(**arguments, **ENGINE_ARGUMENTS, dtype=named)
@@ -93,6 +96,7 @@ def connect_all_ranks(generation: trl_vllm.VLLMGeneration, args: InvertGRPOConfi
             base_url=generation.server_base_url or f"http://{generation.server_host}:{generation.server_port}",
             connection_timeout=generation.server_timeout,
             dtype=engine_dtype(args, model),
+            config=None if model is None else model.config,
         )
 
 
@@ -102,10 +106,10 @@ def push_weights(generation: trl_vllm.VLLMGeneration) -> None:
     vLLM keeps vision features by content key. TRL empties the prefix cache only: a video that comes again would be
     answered from what the old vision tower saw.
     """
-    generation.sync_weights()
     if generation.mode == "server":
-        generation.accelerator.wait_for_everyone()  # the main process sends; all others may ask only then
+        _with_server(generation, push=True)
     else:
+        generation.sync_weights()
         generation.llm.llm_engine.reset_encoder_cache()
 
 
@@ -133,12 +137,55 @@ def generate_with_vllm(
     if greedy:
         settings = [{**{name: one[name] for name in GREEDY_KEEPS}, **GREEDY} for one in settings]
     if generation.mode == "server":
-        answers = generation.vllm_client.complete(prompts, settings)
+        answers = _with_server(generation, ask=lambda: generation.vllm_client.complete(prompts, settings))
     else:
         answers = _complete_here(generation, prompts, settings)
     completions = [iter(answer) for answer in answers]
     chosen = [next(completions[number]) for number in index]
     return [ids for ids, _ in chosen], [logps for _, logps in chosen]
+
+
+def _with_server(generation: trl_vllm.VLLMGeneration, ask: Callable[[], Any] = lambda: None, push: bool = False) -> Any:
+    """What ``ask`` returns, after a push of the weights if ``push``; a collective call.
+
+    A server that is lost is waited for. One that was started again has the weights of its start: it is attached anew,
+    gets the trainer's and is asked again, on all ranks, up to `RESTARTS` times.
+    """
+    client, state = generation.vllm_client, generation.accelerator
+    lost: str | None = None
+    for _ in range(RESTARTS + 1):
+        if push or lost is not None:
+            _, lost = _on_all_ranks(generation.sync_weights)  # the main process sends; others may ask only then
+            generation.server_started = client.started()
+        if lost is None:
+            answer, lost = _on_all_ranks(lambda: _same_server(generation, ask()))
+        if lost is None:
+            return answer
+        logger.warning("%s; waiting up to %g s for it to be back", lost, generation.server_timeout)
+        client.attach_again(generation.server_timeout, state.device if state.is_main_process else None)
+        state.wait_for_everyone()
+    raise ServerError(f"{lost}; it was lost {RESTARTS + 1} times in one round")
+
+
+def _on_all_ranks(function: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What ``function`` returns, and why the server was lost if it was on any rank; a collective call."""
+    result, lost = None, None
+    try:
+        result = function()
+    except ServerLostError as error:
+        lost = str(error)
+    everywhere = [text for text in gather_object([lost]) if text is not None]
+    return result, everywhere[0] if everywhere else None
+
+
+def _same_server(generation: trl_vllm.VLLMGeneration, answer: Any) -> Any:
+    """``answer``; raises `ServerLostError` if another process gave it than the one that has the weights."""
+    began = getattr(generation, "server_started", None)
+    if began is not None and generation.vllm_client.started() != began:
+        raise ServerLostError(
+            f"{generation.vllm_client.base_url}: the server was started again since it got the weights"
+        )
+    return answer
 
 
 def _complete_here(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import types
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import logging as transformers_logging
 
 from invert_rl.llavaction.action_token import ACTION_TOKEN, add_action_token, embedding_row, find_action_token
-from invert_rl.models import CheckpointError, check_source, load_processor
+from invert_rl.loading import CheckpointError, load_pretrained, load_tensors
+from invert_rl.models import check_source, load_processor
 from invert_rl.positions import use_trained_positions
 
 IGNORED = -100
@@ -153,8 +152,7 @@ def load_action_model(
     if config.model_type not in MODEL_TYPES:
         raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(MODEL_TYPES)}")
     known = getattr(config, "action_token", None)
-    with quiet_load():
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
+    model = load_pretrained(AutoModelForImageTextToText, name, unexpected=(PREFIX,), revision=revision, **kwargs)
     token_id = processor.tokenizer.convert_tokens_to_ids(ACTION_TOKEN)
     settings = ActionSettings(token_id, (classes[0], classes[1], classes[2]), (weights[0], weights[1], weights[2]))
     with torch.random.fork_rng(devices=[]):
@@ -172,8 +170,8 @@ def load_action_model(
                 embedding_row(model, token_id).copy_(torch.randn(width) / width**0.5)
         heads = ActionHeads(config.get_text_config().hidden_size, settings.classes)
     kept = known is not None and tuple(known["classes"]) == settings.classes
-    if kept and (weights_of_heads := read_heads(name)):
-        heads.load_state_dict(weights_of_heads)
+    if kept:
+        load_tensors(heads, read_heads(name), name)
     model.action_heads = heads.to(model.dtype)
     model.config.action_token = asdict(settings)
     model.forward = types.MethodType(with_losses(type(model).forward), model)
@@ -195,17 +193,6 @@ def read_heads(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 def load_action_weights(model: PreTrainedModel, checkpoint: str | os.PathLike[str]) -> None:
     """Load a checkpoint folder of a training run into ``model`` with its heads, in place and strictly."""
-    with quiet_load():
-        plain = type(model).from_pretrained(checkpoint, dtype=model.dtype).state_dict()
-    model.load_state_dict(plain | {PREFIX + name: value for name, value in read_heads(checkpoint).items()}, strict=True)
-
-
-@contextmanager
-def quiet_load() -> Iterator[None]:
-    """Inside, loading says nothing of the heads' weights, which a plain model does not expect."""
-    level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
+    plain = load_pretrained(type(model), checkpoint, unexpected=(PREFIX,), dtype=torch.float32).state_dict()
+    heads = {PREFIX + name: value for name, value in read_heads(checkpoint).items()}
+    load_tensors(model, plain | heads, checkpoint)

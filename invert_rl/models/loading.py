@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from peft import PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
@@ -17,6 +16,7 @@ from transformers import (
 )
 
 from invert_rl.families import FAMILIES
+from invert_rl.loading import CheckpointError, load_peft, load_pretrained, readable
 from invert_rl.models.adapters import ADAPTER_CONFIG, Adapter, find_adapter
 from invert_rl.models.family import Family, family_named
 from invert_rl.models.segment_attention import attend_by_segments
@@ -24,10 +24,8 @@ from invert_rl.models.segment_attention import attend_by_segments
 NEEDED_TOKENS = Family.needed_tokens
 NEVER_SAMPLED = Family.never_sampled
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that this library cannot train; the message names it and what is missing."""
+LEFT_OUT = ("action_heads.",)
+"""Prefixes of tensors that a plain model of the architecture does without: the heads of LLaVAction."""
 
 
 def check_source(name: str) -> None:
@@ -49,7 +47,8 @@ def load_processor(name: str, revision: str | None = None) -> ProcessorMixin:
     adapter = adapter_of(name, revision)
     if adapter is not None and not any(os.path.isfile(os.path.join(name, file)) for file in PROCESSOR_FILES):
         name, revision = adapter.base, adapter.base_revision  # others save adapters without
-    processor = AutoProcessor.from_pretrained(name, revision=revision, padding_side="left")
+    with readable(name):
+        processor = AutoProcessor.from_pretrained(name, revision=revision, padding_side="left")
     tokenizer = getattr(processor, "tokenizer", None)
     vocabulary = {} if tokenizer is None else tokenizer.get_vocab()
     missing = [token for token in NEEDED_TOKENS if token not in vocabulary]
@@ -75,7 +74,8 @@ def load_config(name: str, revision: str | None = None) -> PreTrainedConfig:
     adapter = adapter_of(name, revision)
     if adapter is not None:
         return load_config(adapter.base, adapter.base_revision)
-    config = AutoConfig.from_pretrained(name, revision=revision)
+    with readable(name):
+        config = AutoConfig.from_pretrained(name, revision=revision)
     if config.model_type not in FAMILIES:
         raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(FAMILIES)}")
     return config
@@ -97,8 +97,9 @@ def load_model(
     adapter = adapter_of(name, revision)
     if adapter is not None:
         base = load_model(adapter.base, adapter.base_revision, trained_positions, **kwargs)
-        return PeftModel.from_pretrained(base, name, revision=revision)
-    model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, **kwargs)
+        return load_peft(base, name, revision=revision)
+    left_out = LEFT_OUT if getattr(config, "action_token", None) else ()
+    model = load_pretrained(AutoModelForImageTextToText, name, unexpected=left_out, revision=revision, **kwargs)
     model.loaded_revision = revision  # for a reference model, which must be the same one
     if trained_positions:
         family_named(config.model_type).use_trained_positions(model)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from invert_rl.models import CheckpointError, check_source
+from invert_rl.loading import CheckpointError, load_pretrained
+from invert_rl.models import check_source
 
 
 class Clip:
@@ -22,7 +23,7 @@ class Clip:
             kind = AutoConfig.from_pretrained(name, revision=revision).model_type
             if kind != "clip":
                 raise CheckpointError(f"{name}: a checkpoint of type {kind!r}; a CLIP with image and text is needed")
-            self.model = CLIPModel.from_pretrained(name, revision=revision).eval().to(device)
+            self.model = load_pretrained(CLIPModel, name, revision=revision).eval().to(device)
             self.images = CLIPImageProcessor.from_pretrained(name, revision=revision)
             self.tokenizer = CLIPTokenizer.from_pretrained(name, revision=revision)
         except OSError as error:

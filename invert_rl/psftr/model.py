@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json
+from invert_rl.loading import load_folder
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.decoder import SGQG
 from invert_rl.psftr.encoder import SSAE
@@ -117,8 +117,8 @@ def load_psftr(folder: Path) -> PSFTR:
     """The model that `save_psftr` wrote, in evaluation mode; raises `DataError` for a folder that holds none."""
     try:
         model = PSFTR(PSFTRConfig(**read_json(folder / CONFIG)))
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        load_folder(model, folder)
+    except (OSError, TypeError, ValueError) as error:
         raise DataError(f"{folder}: holds no PSFTR model ({error}); give the 'model' folder of a run") from error
     return model.eval()
 

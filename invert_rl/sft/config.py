@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from trl import SFTConfig
 
 from invert_rl.evaluation.settings import ValidationFields
+from invert_rl.fingerprint import ResumeFields
 from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
 from invert_rl.sft.options import check_sft
@@ -15,7 +16,7 @@ from invert_rl.video.config import FrameFields
 
 
 @dataclass
-class InvertSFTConfig(TaskFields, FrameFields, ValidationFields, SFTConfig):
+class InvertSFTConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, SFTConfig):
     """Everything of `trl.SFTConfig`, and the fields below."""
 
     output_dir: str = field(

@@ -13,6 +13,7 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback, Tra
 
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
+from invert_rl.fingerprint import ResumeFields
 from invert_rl.runs import RunLog
 
 Draw = Callable[[int, int], Mapping[str, Any]]
@@ -20,7 +21,7 @@ Draw = Callable[[int, int], Mapping[str, Any]]
 
 
 @dataclass
-class SupervisedArguments(TrainingArguments):
+class SupervisedArguments(ResumeFields, TrainingArguments):
     """Everything of `transformers.TrainingArguments`; ``per_device_train_batch_size`` counts videos."""
 
     max_steps: int = field(default=100, metadata={"help": "Optimizer steps."})

@@ -1,27 +1,28 @@
 """Clips as files: one safetensors file per clip, raw uint8 frames that are mapped into memory when read.
 
 An entry belongs to the video's name, the window and the settings, and remembers the source file it was made
-from. It is written under another name first and appears whole or not at all. That other file carries the lock
-that lets one process write while others wait for it; a killed process leaves it behind unlocked, and the next
-one takes it over.
+from and a checksum of its frames. It is written under another name first and appears whole or not at all. That
+other file carries the lock that lets one process write while others wait for it; a killed process leaves it behind
+unlocked, and the next one takes it over.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
 import logging
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 import torch
+from filelock import lock_descriptor
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -32,7 +33,7 @@ from invert_rl.video.settings import FrameSettings
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "1"
+FORMAT = "2"
 """Raised when sampling, resizing or the file's layout change, so that older entries are made anew."""
 
 
@@ -94,9 +95,12 @@ def read_entry(path: Path, ref: VideoRef, source: Source) -> Clip | None:
             if recorded.get("video") != ref.path or not source.same(recorded):
                 logger.warning("%s: the video has changed since its frames were stored; decoding it again", ref.path)
                 return None
+            frames, timestamps = entry.get_tensor("frames"), entry.get_tensor("timestamps")
+            if recorded.get("crc32") != _checksum(frames, timestamps):
+                raise ValueError("their checksum is another one")
             return Clip(
-                frames=entry.get_tensor("frames"),
-                timestamps=entry.get_tensor("timestamps").numpy(),
+                frames=frames,
+                timestamps=timestamps.numpy(),
                 start=float(recorded["start"]),
                 end=float(recorded["end"]),
                 path=ref.path,
@@ -112,7 +116,15 @@ def encode_entry(clip: Clip, source: Source) -> bytes:
     """The bytes of an entry."""
     tensors = {"frames": clip.frames.contiguous(), "timestamps": torch.from_numpy(clip.timestamps)}
     facts = {"video": clip.path, "start": repr(clip.start), "end": repr(clip.end), **source.record()}
-    return save(tensors, facts)
+    return save(tensors, {**facts, "crc32": _checksum(*tensors.values())})
+
+
+def _checksum(*tensors: torch.Tensor) -> str:
+    """Of the tensors' bytes: a damaged page of the disk must not become a picture."""
+    value = 0
+    for tensor in tensors:
+        value = zlib.crc32(tensor.contiguous().view(-1).numpy(), value)
+    return f"{value:08x}"
 
 
 @contextmanager
@@ -145,7 +157,7 @@ def _locked(partial: Path) -> IO[bytes]:
     while True:
         file = os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_descriptor(file.fileno())
             # Whoever held the lock may have moved or removed the file meanwhile: then lock a new one.
             if os.fstat(file.fileno()).st_ino == partial.stat().st_ino:
                 return file

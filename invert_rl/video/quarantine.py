@@ -6,6 +6,8 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 from data_prep.files import atomic_write
 from invert_rl.video.errors import VideoError
@@ -13,8 +15,15 @@ from invert_rl.video.errors import VideoError
 logger = logging.getLogger(__name__)
 
 
+QUARANTINE = "quarantine.json"
+"""The file of a run folder, and of a checkpoint, that holds the list."""
+
+
 class Quarantine:
     """Collects broken videos by name, once each, and says so in the log the first time."""
+
+    file: Path | None = None
+    """Where the list is written each time it grows; None: nowhere."""
 
     def __init__(self) -> None:
         self.videos: dict[str, str] = {}
@@ -26,6 +35,20 @@ class Quarantine:
             return
         self.videos[error.path] = error.reason
         logger.warning("video left out: %s", error)
+        if self.file is not None:
+            self.write(self.file)
+
+    def update(self, videos: Mapping[str, str]) -> None:
+        """Take over the reasons by name of another list; a video that is already noted keeps its first reason."""
+        new = {name: reason for name, reason in videos.items() if name not in self.videos}
+        self.videos |= new
+        if new and self.file is not None:
+            self.write(self.file)
+
+    def read(self, path: str | os.PathLike[str]) -> None:
+        """Take over what `write` has written; a list that is not there is an empty one."""
+        if os.path.isfile(path):
+            self.update(json.loads(Path(path).read_text(encoding="utf-8")))
 
     def __contains__(self, path: object) -> bool:
         return path in self.videos

@@ -8,11 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json
+from invert_rl.loading import CheckpointError, load_folder
 from invert_rl.tal.training import SupervisedArguments
 from invert_rl.wtal.build import Semantics, build_model
 from invert_rl.wtal.config import WtalArguments
@@ -57,7 +57,7 @@ def load_localizer(folder: Path) -> tuple[SemanticLocalizer, list[str], WtalArgu
     )
     model = build_model(args, semantics)
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, RuntimeError, SafetensorError) as error:
+        load_folder(model, folder)
+    except CheckpointError as error:
         raise DataError(f"{folder / WEIGHTS}: does not fit {SETTINGS} beside it ({error})") from error
     return model.eval(), classes, args

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from invert_rl.loading import load_pretrained, readable
 from invert_rl.models import check_source
 from invert_rl.wtal.descriptions import words_of
 
@@ -48,11 +49,13 @@ def _by_transformers(texts: Sequence[str], name: str, device: str | torch.device
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     check_source(name)
-    tokenizer: Any = AutoTokenizer.from_pretrained(name)
-    config = AutoConfig.from_pretrained(name)
+    with readable(name):
+        tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name)
     places = getattr(getattr(config, "text_config", config), "max_position_embeddings", tokenizer.model_max_length)
     limit = min(places, tokenizer.model_max_length)
-    model = AutoModel.from_pretrained(name).to(device).eval()
+    # a head of another use may be left over; a pooler, which is not used here, may be missing
+    model: Any = load_pretrained(AutoModel, name, missing=("pooler.",), unexpected=("",)).to(device).eval()
     parts = []
     for start in range(0, len(texts), BATCH):
         inputs = tokenizer(

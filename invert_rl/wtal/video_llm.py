@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from invert_rl.models import CheckpointError, check_source
+from invert_rl.loading import CheckpointError, load_pretrained, readable
+from invert_rl.models import check_source
 from invert_rl.video.clip import Clip
 from invert_rl.video.load import load_clip
 from invert_rl.video.ref import VideoRef
@@ -23,11 +24,12 @@ class VideoLLM:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         check_source(name)
-        self.processor: Any = AutoProcessor.from_pretrained(name)
+        with readable(name):
+            self.processor: Any = AutoProcessor.from_pretrained(name)
         if getattr(self.processor, "chat_template", None) is None:
             raise CheckpointError(f"{name}: its processor has no chat template; use an instruction-tuned video LLM")
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = AutoModelForImageTextToText.from_pretrained(name, dtype="auto").to(place).eval()
+        self.model = load_pretrained(AutoModelForImageTextToText, name, dtype="auto").to(place).eval()
         self.max_new_tokens = max_new_tokens
 
     @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -11,7 +13,8 @@ import torch
 
 from data_prep.errors import DataError
 from invert_rl.checkpoints import DRAFTS, discard, publish, rotate
-from invert_rl.resume import MANIFEST, latest_checkpoint, resume_point, why_incomplete
+from invert_rl.checksums import MANIFEST
+from invert_rl.resume import latest_checkpoint, resume_point, why_incomplete
 from tests.invert_rl.grpo import two_ranks
 
 SAVING = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "per_device_train_batch_size": 4}
@@ -118,7 +121,8 @@ def test_publishing_replaces_a_damaged_checkpoint_of_the_same_name(tmp_path):
     publish(draft(tmp_path, "old"), final)
     publish(draft(tmp_path, "new"), final)
     assert (final / "sub" / "a.pt").read_text() == "new"
-    assert (final / MANIFEST).read_text().split() == ["{", '"sub/a.pt":', "3", "}"]
+    listed = json.loads((final / MANIFEST).read_text())
+    assert listed == {"sub/a.pt": {"size": 3, "sha256": hashlib.sha256(b"new").hexdigest()}}
     assert not any((tmp_path / DRAFTS).iterdir())
 
 

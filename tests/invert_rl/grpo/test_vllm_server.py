@@ -111,7 +111,8 @@ class Routes(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         model = {"data": [{"id": self.server.checkpoint}]}
         info = {"vllm_config": {"model_config": self.server.settings}}
-        self.answer({"/health": None, "/v1/models": model, "/server_info?config_format=json": info}[self.path])
+        known = {"/health": None, "/v1/models": model, "/server_info?config_format=json": info}
+        self.answer(known.get(self.path), 200 if self.path in known else 404)
 
     def do_POST(self) -> None:
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from invert_rl.loading import CheckpointError
 from invert_rl.tal.training import SupervisedArguments, SupervisedTrainer
 
 
@@ -91,7 +92,7 @@ def test_a_checkpoint_with_other_names_is_refused(tmp_path):
     path = tmp_path / "checkpoint-4" / "model.safetensors"
     save_file({f"old.{name}": value for name, value in load_file(path).items()}, path)
     trainer = SupervisedTrainer(Line(), draw, arguments(tmp_path))
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(CheckpointError, match=r"3 missing: mean, slope\.bias, slope\.weight; 3 unexpected: old\.mean"):
         trainer.train(resume_from_checkpoint=str(path.parent))
 
 

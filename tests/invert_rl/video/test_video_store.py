@@ -312,3 +312,21 @@ def test_source_of_something_that_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.mp4")
     with pytest.raises(VideoError, match="fifo.mp4: not a regular file"):
         Source(tmp_path / "fifo.mp4", "fifo.mp4")
+
+
+@pytest.mark.parametrize("place", [0.3, 0.9])
+def test_a_flipped_byte_of_stored_frames_is_noticed(
+    videos: Path, tmp_path: Path, decoded: list[VideoRef], caplog: pytest.LogCaptureFixture, place: float
+) -> None:
+    directory = tmp_path / "store"
+    whole = FrameStore(videos, SETTINGS, directory=directory).clip(WHOLE).frames.clone()
+    path = entry_path(directory, SETTINGS, WHOLE)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 0x40
+    path.write_bytes(content)
+    again = FrameStore(videos, SETTINGS, directory=directory).clip(WHOLE)
+    assert "are damaged (their checksum is another one); decoding it again" in caplog.text
+    assert torch.equal(again.frames, whole)
+    assert len(decoded) == 2
+    assert torch.equal(FrameStore(videos, SETTINGS, directory=directory).clip(WHOLE).frames, whole)
+    assert len(decoded) == 2
