@@ -148,7 +148,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
                 task: OnlineRows(usable, self.solve_rates, task) for task, usable in task_data.usable_rows.items()
             }
         self.train_dataset = task_data  # TRL insists on a `Dataset` above; this one is indexed by the sampler's draws
-        self.steps_per_round = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
+        self.steps_per_round = args.steps_per_round
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
         self.store = store
