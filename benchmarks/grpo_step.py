@@ -1,11 +1,11 @@
 """One update's forward and backward: G copies of prompt and video against each prompt once.
 
-``python benchmarks/grpo_step.py [--prompt 810 --completion 64 --group 8] [--grid] [--quick] [--json]`` compares, on a
-Qwen2.5-VL with random weights, the scoring forward as TRL does it (every row has its whole prompt and its video) with
-that of `invert_rl.grpo.shared_prompt`. Each side is a process of its own. Its first forward and backward gives the
-peak memory, above what the loaded model and its inputs take; the fastest of the others gives the time. On a CPU the
-two processes take turns, so that other load hits both; ``cpu_ratio`` is that of processor times, which other load
-leaves alone. The log-probabilities of both are compared too.
+``python benchmarks/grpo_step.py [--family qwen3_5 | --all] [--prompt 810 --completion 64 --group 8] [--json]``
+compares, on a model with random weights, the scoring forward as TRL does it (every row has its whole prompt and its
+video) with that of `invert_rl.grpo.shared_prompt`. Each side is a process of its own. Its first forward and backward
+gives the peak memory, above what the loaded model and its inputs take; the fastest of the others gives the time. On a
+CPU the two processes take turns, so that other load hits both; ``cpu_ratio`` is that of processor times, which other
+load leaves alone. The log-probabilities of both are compared too. Both sides have the vision tower in few calls.
 
 On one GPU, with the shape of Qwen2.5-VL-3B and 3,584 video tokens (without gradient checkpointing the stock side needs
 far more than 80 GB):
@@ -19,9 +19,11 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,17 +32,21 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
-from transformers import PreTrainedModel, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedModel
 from trl.trainer.utils import add_fused_lm_head
 
 from invert_rl.encoding import EncodedPrompt, video_inputs
+from invert_rl.families import FAMILIES
 from invert_rl.grpo.scoring import token_types
 from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
-from invert_rl.positions import use_trained_positions
+from invert_rl.models import family_named
+from invert_rl.models.segment_attention import attend_by_segments
 
 SIDES = ("stock", "shared")
 IMAGE_TOKEN, VIDEO_TOKEN = 1, 2
+PATCH = (16, 14)
+"""Side of a patch in pixels: of the later families, and of Qwen2.5-VL."""
 PER_FRAME = 64
 """Video tokens of one frame group: 8 x 8, frames of 224 pixels."""
 GRID = [(200, 32, 4), (200, 256, 16), (810, 32, 16), (810, 256, 4), (2000, 32, 4), (2000, 256, 16)]
@@ -63,8 +69,10 @@ MODELS: dict[str, dict[str, Any]] = {
         },
         "vision": {"depth": 5, "hidden_size": 192, "intermediate_size": 512, "num_heads": 4},
         "fullatt": [2, 4],
+        "linear": {"heads": 4, "size": 64},
+        "experts": {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256},
     },
-    "3b": {  # Qwen2.5-VL-3B
+    "3b": {  # Qwen2.5-VL-3B, or another family in its size
         "text": {
             "hidden_size": 2048,
             "num_hidden_layers": 36,
@@ -75,47 +83,68 @@ MODELS: dict[str, dict[str, Any]] = {
         },
         "vision": {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16},
         "fullatt": [7, 15, 23, 31],
+        "linear": {"heads": 16, "size": 128},
+        "experts": {"num_experts": 64, "num_experts_per_tok": 4, "moe_intermediate_size": 1408},
     },
 }
 
 
-def build_model(name: str, device: torch.device) -> PreTrainedModel:
-    """A Qwen2.5-VL of the named shape with random weights, ready for scoring; bf16 on a GPU, fp32 on a CPU."""
+def build_config(family: str, name: str) -> Any:
+    """Configuration of a family in the named shape."""
     shape = MODELS[name]
-    text = shape["text"]
+    text = dict(shape["text"])
     head = text["hidden_size"] // text["num_attention_heads"]
-    config = Qwen2_5_VLConfig(
+    vision = {
+        **shape["vision"],
+        "out_hidden_size": text["hidden_size"],
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "patch_size": PATCH[family == "qwen2_5_vl"],
+    }
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 1_000_000.0}
+    rope["mrope_section"] = [head // 8, head * 3 // 16, head * 3 // 16]
+    if family == "qwen2_5_vl":
+        vision |= {"tokens_per_second": 2, "window_size": 112, "fullatt_block_indexes": shape["fullatt"]}
+    else:
+        text["head_dim"] = head
+        rope["mrope_interleaved"] = True
+    if family.startswith("qwen3_vl"):
+        vision["deepstack_visual_indexes"] = [0, 1, 2]
+    if family.startswith("qwen3_5"):
+        rope |= {"partial_rotary_factor": 0.25, "mrope_section": [head // 32, head // 32, head // 16]}
+        heads, size = shape["linear"]["heads"], shape["linear"]["size"]
+        text |= {"linear_num_key_heads": heads // 2, "linear_num_value_heads": heads}
+        text |= {"linear_key_head_dim": size, "linear_value_head_dim": size}
+    if family.endswith("moe"):
+        text |= shape["experts"]
+        if family.startswith("qwen3_5"):
+            text["shared_expert_intermediate_size"] = text["moe_intermediate_size"]
+            del text["intermediate_size"]
+    return AutoConfig.for_model(
+        family,
         text_config={
             **text,
-            "max_position_embeddings": 32768,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1_000_000.0,
-                "mrope_section": [head // 8, head * 3 // 16, head * 3 // 16],
-            },
+            "max_position_embeddings": 131_072,
+            "rope_parameters": rope,
             "tie_word_embeddings": True,
         },
-        vision_config={
-            **shape["vision"],
-            "out_hidden_size": text["hidden_size"],
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "tokens_per_second": 2,
-            "window_size": 112,
-            "fullatt_block_indexes": shape["fullatt"],
-        },
+        vision_config=vision,
         image_token_id=IMAGE_TOKEN,
         video_token_id=VIDEO_TOKEN,
         tie_word_embeddings=True,
     )
-    config._attn_implementation = "sdpa"
+
+
+def build_model(family: str, name: str, device: torch.device) -> PreTrainedModel:
+    """A model of the named shape with random weights, ready for scoring; bf16 on a GPU, fp32 on a CPU."""
+    config = build_config(family, name)
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
     with torch.device(device):
-        model = Qwen2_5_VLForConditionalGeneration(config)
+        model = AutoModelForImageTextToText.from_config(config, attn_implementation="sdpa")
     torch.set_default_dtype(torch.float32)
-    use_trained_positions(model)
+    family_named(family).use_trained_positions(model)
+    attend_by_segments(model)
     add_fused_lm_head(model, outputs=("log_probs", "entropy"))  # as GRPOTrainer has it
     add_shared_prompts(model)
     return model.train()
@@ -129,12 +158,21 @@ def build_inputs(model: PreTrainedModel, side: str, shape: dict[str, int], devic
     frames = max(1, (prompt_length - 32) // PER_FRAME)
     text = torch.randint(10, vocabulary, (prompt_length - frames * PER_FRAME,), generator=generator).tolist()
     grid = torch.tensor([[frames, 16, 16]])
+    windows = model.config.model_type == "qwen2_5_vl"
+    pieces = [text[:8], [VIDEO_TOKEN] * (frames * PER_FRAME), text[8:]]
+    if not windows:  # a run of placeholders for each time step, with text between
+        step = max(1, len(text) // (frames + 1))
+        pieces = [text[: len(text) - frames * step]]
+        for frame in range(frames):
+            start = len(text) - (frames - frame) * step
+            pieces += [[VIDEO_TOKEN] * PER_FRAME, text[start : start + step]]
+    size = 3 * 2 * PATCH[windows] ** 2
     prompt = EncodedPrompt(
-        input_ids=[*text[:8], *[VIDEO_TOKEN] * (frames * PER_FRAME), *text[8:]],
-        mm_token_type_ids=[*[0] * 8, *[2] * (frames * PER_FRAME), *[0] * (len(text) - 8)],
-        pixel_values_videos=torch.randn(int(grid.prod()), 1176, generator=generator),
+        input_ids=[token for piece in pieces for token in piece],
+        mm_token_type_ids=[2 if token == VIDEO_TOKEN else 0 for piece in pieces for token in piece],
+        pixel_values_videos=torch.randn(int(grid.prod()), size, generator=generator),
         video_grid_thw=grid,
-        second_per_grid_ts=torch.tensor([1.0]),
+        second_per_grid_ts=torch.tensor([1.0]) if windows else None,
     )
     completions = torch.randint(10, vocabulary, (group, completion), generator=generator)
     input_ids = torch.cat([torch.tensor([prompt.input_ids] * group), completions], dim=1)
@@ -187,15 +225,23 @@ def fits(shape: dict[str, int]) -> bool:
 
 
 def count_flops(run: Callable[[], Any]) -> int:
-    """Floating-point operations of ``run``; attention kernels count the full square, causal or not."""
-    aten = torch.ops.aten
-    cpu_kernels = {
-        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda grad, q, k, v, *_, **__: (
-            sdpa_backward_flop_count(grad, q, k, v)
-        ),
-    }
-    with FlopCounterMode(display=False, custom_mapping=cpu_kernels) as counter:
+    """Floating-point operations of ``run``; attention kernels count the full square, causal or not.
+
+    With counts of our own: those of torch up to 2.11 refuse query heads that share their keys.
+    """
+
+    def forward(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+        *rows, queries, size = query
+        return 2 * math.prod(rows) * queries * key[-2] * (size + value[-1])
+
+    def backward(_gradient: Any, query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+        return forward(query, key, value) * 5 // 2
+
+    counts: dict[Any, Callable[..., int]] = {}
+    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
+        counts[getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}")] = forward
+        counts[getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}_backward")] = backward
+    with FlopCounterMode(display=False, custom_mapping=counts) as counter:
         run()
     return counter.get_total_flops()
 
@@ -204,7 +250,7 @@ def work(options: dict[str, Any]) -> None:
     """A side's process: answers each word on standard input with a line of JSON."""
     torch.set_num_threads(1)
     device = torch.device(options["device"])
-    model = build_model(options["model"], device)
+    model = build_model(options["family"], options["model"], device)
     if options["checkpointing"]:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     inputs = build_inputs(model, options["side"], options["shape"], device)
@@ -250,8 +296,9 @@ class Side:
     def __init__(self, options: dict[str, Any]) -> None:
         command = [sys.executable, "-m", "benchmarks.grpo_step", "--worker", json.dumps(options)]
         root = Path(__file__).resolve().parents[1]
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=root
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, cwd=root
         )
 
     def ask(self, word: str) -> Any:
@@ -261,7 +308,9 @@ class Side:
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a side's process ended with code {self.process.wait()} at {word!r}")
+            code = self.process.wait()
+            self.errors.seek(0)
+            raise RuntimeError(f"a side's process ended with code {code} at {word!r}:\n{self.errors.read()[-4000:]}")
         return json.loads(line)
 
     def close(self) -> None:
@@ -269,11 +318,12 @@ class Side:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+        self.errors.close()
 
 
 def compare(options: dict[str, Any], repeats: int) -> dict[str, Any]:
     """Both sides on one shape: times, ratio, memory, operations and how far the log-probabilities are apart."""
-    words = ["parameters", "memory", *["seconds"] * repeats, "flops"]
+    words = ["parameters", "memory", *["seconds"] * repeats, *["flops"] * options["flops"]]
     answers: dict[str, list[Any]] = {side: [] for side in SIDES}
     if options["device"] == "cuda":  # one after the other, each with the whole GPU
         for side in SIDES:
@@ -290,13 +340,15 @@ def compare(options: dict[str, Any], repeats: int) -> dict[str, Any]:
     result: dict[str, Any] = {**options["shape"], "parameters": answers["shared"][0]}
     scores = []
     for side in SIDES:
-        _, memory, *times, flops = answers[side]
-        if None in (memory, *times, flops):
+        _, memory, *rest = answers[side]
+        times, flops = rest[:repeats], rest[repeats:]
+        if None in (memory, *rest):
             raise RuntimeError(f"{side}: out of GPU memory; try --gradient-checkpointing, or a smaller group")
         result[f"{side}_seconds"] = min(wall for wall, _ in times)
         result[f"{side}_cpu_seconds"] = min(processor for _, processor in times)
         result[f"{side}_peak_mib"], its_scores = memory
-        result[f"{side}_gflop"] = flops / 1e9
+        for count in flops:
+            result[f"{side}_gflop"] = count / 1e9
         scores.append(its_scores)
     for name, ratio in (
         ("seconds", "ratio"),
@@ -304,7 +356,8 @@ def compare(options: dict[str, Any], repeats: int) -> dict[str, Any]:
         ("peak_mib", "memory_ratio"),
         ("gflop", "flop_ratio"),
     ):
-        result[ratio] = result[f"stock_{name}"] / result[f"shared_{name}"]
+        if f"stock_{name}" in result:
+            result[ratio] = result[f"stock_{name}"] / result[f"shared_{name}"]
     result = {name: round(value, 3) for name, value in result.items()}
     result["max_logp_difference"] = max(abs(a - b) for a, b in zip(*scores, strict=True))
     return result
@@ -313,6 +366,8 @@ def compare(options: dict[str, Any], repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", choices=list(FAMILIES), default="qwen2_5_vl", help="model family")
+    parser.add_argument("--all", action="store_true", help="all families, one after the other")
     parser.add_argument("--prompt", type=int, default=810, help="prompt tokens, video included")
     parser.add_argument("--completion", type=int, default=64, help="tokens of a completion")
     parser.add_argument("--group", type=int, default=8, help="completions of a prompt")
@@ -322,6 +377,7 @@ def main() -> None:
     parser.add_argument(
         "--repeats", type=int, default=2, help="turns of timed forward and backward passes; the fastest pass counts"
     )
+    parser.add_argument("--no-flops", action="store_true", help="leave out counting operations, one more pass a side")
     parser.add_argument("--grid", action="store_true", help="also a grid of shapes, one timed pass each")
     parser.add_argument("--quick", action="store_true", help="prompt 200, completion 32, group 4, one timed pass")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -333,13 +389,24 @@ def main() -> None:
     shape = {"prompt": args.prompt, "completion": args.completion, "group": args.group}
     if args.quick:
         shape, args.repeats = {"prompt": 200, "completion": 32, "group": 4}, 1
-    options = {"device": args.device, "model": args.model, "checkpointing": args.gradient_checkpointing}
+    options = {
+        "family": args.family,
+        "device": args.device,
+        "model": args.model,
+        "checkpointing": args.gradient_checkpointing,
+        "flops": not args.no_flops,
+    }
     result: dict[str, Any] = {
         "compared": "forward and backward of one group, seconds: prompt and video with every completion, as stock "
         "scoring has them, against each prompt once",
         **options,
         **compare({**options, "shape": shape}, args.repeats),
     }
+    if args.all:
+        others = [name for name in FAMILIES if name != args.family]
+        result["families"] = {
+            name: compare({**options, "family": name, "shape": shape}, args.repeats) for name in others
+        }
     if args.grid:
         points = [dict(zip(shape, point, strict=True)) for point in GRID]
         result["grid"] = [
@@ -351,7 +418,7 @@ def main() -> None:
     if args.json:
         print(json.dumps(result))
         return
-    grid = result.pop("grid", [])
+    grid = result.pop("grid", []) + [{"family": name, **row} for name, row in result.pop("families", {}).items()]
     for key, value in result.items():
         print(f"{key}: {value}")
     for row in grid:

@@ -4,11 +4,14 @@ The tower attends within segments of a long sequence: windows (Qwen2.5-VL) or fr
 transformers cuts the sequence apart in Python and calls the kernel once for each: 360 times per window layer at a grid
 of 30 x 18 x 26 patches, after waiting for the GPU to learn where to cut. Segments come in few sizes (whole windows,
 those cut by the right, the lower edge and the corner; frames of each video), so here those of one size go as one batch,
-and where they lie is looked up once for all layers of a pass.
+and where they lie is looked up once for all layers of a pass. Windows are put in order of size before the first layer,
+so that a batch is a view; only the few layers that see whole frames permute their tokens.
 """
 
 from __future__ import annotations
 
+import functools
+import types
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +19,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface
+from transformers.vision_utils import get_vision_cu_seqlens, get_vision_window_index
 
 from invert_rl.models.family import vision_language_model
 
@@ -44,12 +48,51 @@ def attend_by_segments(model: nn.Module) -> bool:
 
     Only a tower with torch's attention is changed, the default: FlashAttention takes all segments at once by itself.
     """
-    config = vision_language_model(model).visual.config
-    if config._attn_implementation != "sdpa":
+    tower = vision_language_model(model).visual
+    if tower.config._attn_implementation != "sdpa":
         return False
-    AttentionInterface.register(NAME, _segment_attention)
-    config._attn_implementation = NAME
+    use_segments(tower)
     return True
+
+
+def use_segments(tower: nn.Module) -> None:
+    """The same for a vision tower by itself."""
+    AttentionInterface.register(NAME, _segment_attention)
+    tower.config._attn_implementation = NAME
+    if not hasattr(tower.config, "window_size"):
+        return
+    forward = tower.forward
+
+    @functools.wraps(type(tower).forward)
+    def with_sorted_windows(self: nn.Module, hidden_states: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
+        if self.config._attn_implementation == NAME:
+            kwargs = {**_sorted_windows(self.config, grid_thw), **kwargs}
+        return forward(hidden_states, grid_thw=grid_thw, **kwargs)
+
+    tower.forward = types.MethodType(with_sorted_windows, tower)
+
+
+def _sorted_windows(config: Any, grid_thw: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Order and ends of windows, largest first, as the tower takes them, and the ends of frames.
+
+    Frames are then no longer in one piece: the plan for their ends knows where their tokens are.
+    """
+    unit = config.spatial_merge_size**2
+    index, ends = get_vision_window_index(
+        grid_thw,
+        spatial_merge_size=config.spatial_merge_size,
+        window_size=config.window_size,
+        patch_size=config.patch_size,
+    )
+    sizes = ends.diff().cpu() // unit
+    order = torch.argsort(sizes, descending=True, stable=True)
+    windows = index.split(sizes.tolist())
+    index = torch.cat([windows[number] for number in order.tolist()])
+    places = (index.cpu()[:, None] * unit + torch.arange(unit)).flatten()
+    frames = get_vision_cu_seqlens(grid_thw)
+    _plans[frames] = _plan(frames.tolist(), frames.device, torch.argsort(places))
+    sorted_ends = nn.functional.pad((sizes[order] * unit).cumsum(0), (1, 0)).to(ends)
+    return {"window_index": index, "cu_window_seqlens": sorted_ends, "cu_seqlens": frames}
 
 
 def plan(ends: torch.Tensor) -> Plan:
@@ -60,16 +103,17 @@ def plan(ends: torch.Tensor) -> Plan:
     return known
 
 
-def _plan(ends: list[int], device: torch.device) -> Plan:
+def _plan(ends: list[int], device: torch.device, places_of: torch.Tensor | None = None) -> Plan:
+    """Segments by size; ``places_of`` says where in the sequence each token is, if they are not in order."""
     starts: dict[int, list[int]] = {}
     for start, end in zip(ends, ends[1:], strict=False):
         if end > start:
             starts.setdefault(end - start, []).append(start)
     batches = [(len(places), size) for size, places in starts.items()]
-    if len(batches) == 1:
-        return Plan(batches, None, None)
     places = [(torch.tensor(first)[:, None] + torch.arange(size)).flatten() for size, first in starts.items()]
-    order = torch.cat(places)
+    order = torch.cat(places) if places_of is None else places_of[torch.cat(places)]
+    if torch.equal(order, torch.arange(len(order))):
+        return Plan(batches, None, None)
     return Plan(batches, order.to(device), torch.argsort(order).to(device))
 
 
