@@ -112,7 +112,7 @@ def compare_attention(family: str, name: str, grid: list[int], repeats: int, dev
     size = config.hidden_size // config.num_heads
     tensors = [torch.randn(int(ends[-1]), config.num_heads, size, device=device) for _ in range(3)]
     inputs = [tensor.transpose(0, 1)[None] for tensor in tensors]
-    layer = tower.blocks[0].attn  # type: ignore[union-attr, index]
+    layer = tower.blocks[0].attn
     options: dict[str, Any] = {"attention_mask": None, "scaling": size**-0.5, "dropout": 0.0, "is_causal": False}
 
     def stock() -> torch.Tensor:
@@ -121,7 +121,8 @@ def compare_attention(family: str, name: str, grid: list[int], repeats: int, dev
         return torch.cat([sdpa_attention_forward(layer, *part, **options)[0] for part in zip(*parts, strict=True)], 1)
 
     def batched() -> torch.Tensor:
-        return segment_attention._segment_attention(layer, *inputs, cu_seq_lens_q=sorted_ends, **options)[0]
+        query, key, value = inputs
+        return segment_attention._segment_attention(layer, query, key, value, cu_seq_lens_q=sorted_ends, **options)[0]
 
     with torch.no_grad():
         times = [min(processor_seconds(way, device) for _ in range(4 * repeats)) for way in (stock, batched)]
