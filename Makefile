@@ -16,8 +16,9 @@ $(STAMP): pyproject.toml
 demo: setup
 	$(BIN)/accelerate launch recipes/grpo_invert.py
 
+# one process a core, one thread each
 test: setup lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 slow-test: setup
 	$(BIN)/python -m pytest -m slow

@@ -53,17 +53,18 @@ class TaskDataset(Dataset):
         self.rows = list(known.values())
         place = {name: index for index, name in enumerate(known)}
         self.usable_rows = {
-            name: self._usable(self.tasks[name], [place[row.id] for row in used]) for name, used in of_tasks.items()
+            name: self._usable(self.tasks[name], [place[row.id] for row in used], len(rows))
+            for name, used in of_tasks.items()
         }
 
-    def _usable(self, task: Task, usable: list[int]) -> Sequence[int]:
+    def _usable(self, task: Task, usable: list[int], count: int) -> Sequence[int]:
         if not usable and task.needs_verbs:
             raise DataError(
-                f"task {task.name!r} needs verbs, but none of the rows has meta.verbs: annotate them with "
+                f"task {task.name!r} needs verbs, but none of the {count} rows has meta.verbs: annotate them with "
                 "`invert-rl convert … --annotate verbs`, or train with --tasks tvg"
             )
         if not usable:
-            raise DataError(f"task {task.name!r} can use none of the rows")
+            raise DataError(f"task {task.name!r} can use none of the {count} rows")
         return curriculum_rows(self.rows, usable, task.name)
 
     def __len__(self) -> int:
