@@ -42,6 +42,10 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "llavaction.yaml"
 
 def main(args: LLaVActionConfig, model_args: ModelConfig) -> None:
     started = time.perf_counter()
+    if model_args.load_in_4bit or model_args.load_in_8bit:
+        raise DataError(
+            "load_in_4bit and load_in_8bit are not supported: the action token and the heads are trained whole"
+        )
     toy = args.train_data is None
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to train")

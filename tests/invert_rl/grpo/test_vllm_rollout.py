@@ -19,6 +19,9 @@ from peft import LoraConfig
 from transformers import TrainerControl, TrainerState
 from trl.generation import vllm_generation as trl_vllm
 
+from data_prep.rows import read_rows
+from invert_rl.evaluation.greedy import answer_rows
+from invert_rl.evaluation.validation import Validation
 from invert_rl.grpo import trainer as trainer_module
 from invert_rl.grpo.vllm_prompts import content_key, vllm_prompt
 from invert_rl.grpo.vllm_rollout import (
@@ -29,6 +32,7 @@ from invert_rl.grpo.vllm_rollout import (
     generate_with_vllm,
 )
 from invert_rl.models import load_model, load_processor, never_sampled_ids
+from invert_rl.tasks.presets import load_preset
 from tests.invert_rl.grpo.test_scoring import encode
 
 AGREE = 0.02
@@ -106,7 +110,8 @@ class StandInEngine:
         while len(tokens) < params.max_tokens and not set(tokens) & set(params.stop_token_ids):
             row = torch.cat([ids, torch.tensor([tokens], dtype=torch.long)], dim=1)
             kinds = torch.nn.functional.pad(types, (0, len(tokens)))
-            logits = self.model(input_ids=row, mm_token_type_ids=kinds, **video).logits[0, -1] / params.temperature
+            logits = self.model(input_ids=row, mm_token_type_ids=kinds, **video).logits[0, -1]
+            logits = logits / (params.temperature or 1e-6)
             for token, bias in params.logit_bias.items():
                 logits[token] += bias
             scores = logits.log_softmax(dim=0)
@@ -312,3 +317,20 @@ def test_alarm(logs, warns, caplog):
     with caplog.at_level(logging.WARNING, logger="invert_rl.grpo.vllm_rollout"):
         SamplingAlarm().on_log(None, TrainerState(global_step=7), TrainerControl(), logs=logs)
     assert ("step 7" in caplog.text) == warns
+
+
+def test_validation_is_by_the_engine_greedily_and_with_the_weights_of_the_step(make_vllm_trainer, tiny_qwen2_5, world):
+    """The same answers as transformers gives, nothing of the run's sampling, and no weights sent twice."""
+    sampled = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3, "max_completion_length": 5}
+    trainer = make_vllm_trainer(tiny_qwen2_5, max_steps=2, eval_strategy="steps", eval_steps=1, **sampled)
+    test_rows, preset = read_rows(world / "test.jsonl"), load_preset("think", ("tvg",))
+    trainer.validation = Validation(test_rows, preset, {})
+    trainer.train()
+    engine = trainer.vllm_generation.llm
+    assert engine.calls == ["load", "generate", "load", "generate", "generate", "load", "generate"]
+    greedy = [params for _, params in engine.requests if params.temperature == 0.0]
+    assert len(greedy) == 2 * len(test_rows)
+    assert {(p.n, p.top_p, p.repetition_penalty, p.max_tokens) for p in greedy} == {(1, 1.0, 1.0, 5)}
+    by_engine = answer_rows(trainer, test_rows, preset, {})
+    trainer.use_vllm = False
+    assert [answer.text for answer in by_engine] == [a.text for a in answer_rows(trainer, test_rows, preset, {})]
