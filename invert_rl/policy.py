@@ -15,6 +15,9 @@ from trl import ModelConfig, get_peft_config, get_quantization_config
 from data_prep.errors import DataError
 from invert_rl.models import Adapter, adapter_of, load_model
 
+PACKS_FOR_CPU = "support_avx512bf16_for_cpu"
+"""Attribute of bitsandbytes' 4-bit layers: whether a forward in evaluation mode packs their weights."""
+
 NEW_ADAPTER = ("use_peft", "lora_", "use_rslora", "use_dora")
 """Beginnings of the options that describe a new adapter."""
 
@@ -58,7 +61,7 @@ def load_policy(name: str, model_args: ModelConfig, trained_positions: bool = Tr
     if quantization is not None:
         settings["quantization_config"] = quantization
     if adapter is None:
-        model = load_model(name, model_args.model_revision, trained_positions, **settings)
+        model = _trainable(load_model(name, model_args.model_revision, trained_positions, **settings))
         return Policy(model, get_peft_config(model_args))
     defaults = type(model_args).__dataclass_fields__
     given = [n for n in defaults if n.startswith(NEW_ADAPTER) and getattr(model_args, n) != defaults[n].default]
@@ -69,7 +72,16 @@ def load_policy(name: str, model_args: ModelConfig, trained_positions: bool = Tr
         )
     config = PeftConfig.from_pretrained(adapter.name, revision=adapter.revision)
     config.inference_mode = False
-    return Policy(load_model(adapter.base, adapter.base_revision, trained_positions, **settings), config, adapter)
+    base = _trainable(load_model(adapter.base, adapter.base_revision, trained_positions, **settings))
+    return Policy(base, config, adapter)
+
+
+def _trainable(model: PreTrainedModel) -> PreTrainedModel:
+    """Keep bitsandbytes from packing 4-bit weights for inference on a CPU: no gradient comes through them then."""
+    for module in model.modules():
+        if hasattr(module, PACKS_FOR_CPU):
+            setattr(module, PACKS_FOR_CPU, False)
+    return model
 
 
 def name_base_absolutely(model: PreTrainedModel | PeftModel) -> None:
