@@ -36,7 +36,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         passed = {name: overrides.pop(name) for name in ("peft_config", "quarantine") if name in overrides}
         dtype, revision = overrides.pop("dtype", "auto"), overrides.pop("revision", None)
         root = overrides.pop("video_root", world / "videos")
-        data = overrides.pop("rows", rows)
+        data, model = overrides.pop("rows", rows), overrides.pop("model", None)
         rewards = overrides.pop("reward_funcs", [share_of_even_tokens, tvg_only])
         settings = {
             **SHORT_RUN,
@@ -50,7 +50,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         args = InvertGRPOConfig(**settings)
         processor = load_processor(checkpoint, revision)
         return InvertGRPOTrainer(
-            model=load_model(checkpoint, revision, dtype=dtype),
+            model=load_model(checkpoint, revision, dtype=dtype) if model is None else model,
             rows=data,
             reward_funcs=rewards,
             args=args,
