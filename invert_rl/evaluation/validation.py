@@ -84,10 +84,15 @@ class Validating(Trainer):
     validation: Validation | None = None
     control: TrainerControl
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train; raises `DataError` where validation is asked for without rows."""
+        if self.args.eval_strategy != "no" and self.validation is None:
+            raise DataError("eval_strategy: there are no rows to validate on; set the trainer's ``validation``")
+        return super().train(*args, **kwargs)
+
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Validate now; returns the metrics under the names that transformers knows."""
-        if self.validation is None:
-            raise DataError("eval_strategy: there are no rows to validate on; give --validation_data or --eval_data")
+        assert self.validation is not None
         started = time.perf_counter()
         metrics = self.validation(self)
         seconds = time.perf_counter() - started
