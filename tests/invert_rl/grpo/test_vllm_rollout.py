@@ -324,7 +324,7 @@ def test_validation_is_by_the_engine_greedily_and_with_the_weights_of_the_step(m
     """The same answers as transformers gives, nothing of the run's sampling, and no weights sent twice."""
     sampled = {"temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.3, "max_completion_length": 5}
     trainer = make_vllm_trainer(tiny_qwen2_5, max_steps=2, eval_strategy="steps", eval_steps=1, **sampled)
-    test_rows, preset = read_rows(world / "test.jsonl"), load_preset("think", ("tvg",))
+    test_rows, preset = read_rows(world / "test.jsonl"), load_preset("think", ("tvg",)).only(("tvg",))
     trainer.validation = Validation(test_rows, preset, {})
     trainer.train()
     engine = trainer.vllm_generation.llm
