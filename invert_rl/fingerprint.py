@@ -38,6 +38,9 @@ NEUTRAL = re.compile(
 LENGTH = ("max_steps", "num_train_epochs")
 """Settings by which a run is made longer on purpose; a difference is said, and is no reason to stop."""
 
+KEPT = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
+"""Settings that lie in the optimizer's state: a resumed run goes on with the checkpoint's also where they differ."""
+
 PACKAGES = ("invert-rl", "torch", "transformers", "trl", "accelerate", "peft", "spacy", "vllm", "deepspeed")
 
 Fingerprint = dict[str, Any]
@@ -103,7 +106,9 @@ def check_fingerprint(checkpoint: str | None, now: Fingerprint, accept: bool) ->
             "with --accept_changes true"
         )
     if rest:
-        logger.warning("%s: resumed with changes: %s", checkpoint, "; ".join(rest))
+        kept = [name for name in found if name in KEPT]
+        note = f"; {', '.join(kept)}: the optimizer's state keeps what the checkpoint has" if kept else ""
+        logger.warning("%s: resumed with changes: %s%s", checkpoint, "; ".join(rest), note)
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:

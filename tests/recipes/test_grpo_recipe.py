@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from data_prep.rows import Row, write_rows
 from invert_rl.toy.make import make_world
@@ -133,28 +126,3 @@ def test_broken_videos_are_named_at_the_end(run_recipe, clips, tiny, tmp_path, c
     out = capsys.readouterr().out
     for name, reason in left_out.items():
         assert f"left out: {name}: {reason}" in out
-
-
-@pytest.mark.slow
-def test_kill_and_resume_give_the_run_that_was_never_stopped(tiny, cache, tmp_path):
-    """`kill -9` some time after the first checkpoint, then ``--resume_from_checkpoint latest``."""
-    command = [sys.executable, str(ROOT / "recipes" / "grpo_invert.py"), *SMALL, "--model_name_or_path", tiny]
-    command += ["--max_steps", "12", "--save_steps", "3", "--save_total_limit", "9"]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    subprocess.run([*command, "--output_dir", str(straight)], env=environment, check=True, capture_output=True)
-    process = subprocess.Popen([*command, "--output_dir", str(killed)], env=environment, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoint-6").is_dir() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "summary.json").exists()
-    resume = ["--output_dir", str(killed), "--resume_from_checkpoint", "latest"]
-    result = subprocess.run([*command, *resume], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (straight, killed))
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    before = [json.loads((folder / "summary.json").read_text())["before"] for folder in (straight, killed)]
-    assert before[0] == before[1]

@@ -16,11 +16,15 @@ import torch
 from safetensors.torch import load_file
 
 from invert_rl.checkpoints import DRAFTS
+from invert_rl.toy.default import start_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = ["--toy_train_clips", "6", "--toy_test_clips", "1", "--per_device_train_batch_size", "4"]
-SETTINGS += ["--num_generations", "4", "--max_completion_length", "6", "--logging_steps", "1", "--report_to", "none"]
+SETTINGS = ["--toy_train_clips", "6", "--toy_test_clips", "1", "--eval_samples", "1", "--learning_rate", "1e-3"]
+SETTINGS += ["--per_device_train_batch_size", "4", "--num_generations", "4", "--max_completion_length", "48"]
+SETTINGS += ["--lr_scheduler_type", "cosine", "--logging_steps", "1", "--report_to", "none"]
 SETTINGS += ["--max_steps", "9", "--save_steps", "2", "--save_total_limit", "2"]
+"""The shipped checkpoint, whose answers earn rewards: its weights move, and every restore counts
+(tests/invert_rl/test_resume_can_fail.py)."""
 
 Moment = Callable[[Path], bool]
 
@@ -53,9 +57,9 @@ MOMENTS: dict[str, Moment] = {
 
 
 @pytest.fixture(scope="module")
-def start(cache: Path, tiny: str) -> Callable[..., subprocess.Popen]:
+def start(cache: Path) -> Callable[..., subprocess.Popen]:
     """Start a run in a folder, with more arguments if given."""
-    command = [sys.executable, str(ROOT / "recipes" / "grpo_invert.py"), *SETTINGS, "--model_name_or_path", tiny]
+    command = [sys.executable, str(ROOT / "recipes" / "grpo_invert.py"), *SETTINGS]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "OMP_NUM_THREADS": "1"}
 
     def popen(folder: Path, *more: str) -> subprocess.Popen:
@@ -72,6 +76,9 @@ def straight(start, tmp_path_factory) -> Path:
     """The folder of the run that is never stopped."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     assert start(folder).wait() == 0
+    before, after = (load_file(path / "model.safetensors") for path in (Path(start_checkpoint()), folder / "model"))
+    moved = [name for name in after if not torch.equal(before[name], after[name])]
+    assert len(moved) > len(after) / 2, "a run whose weights stay where they are proves nothing"
     return folder
 
 
@@ -94,6 +101,11 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(start, straight, tmp_path, m
     first, second = (load_file(run / "model" / "model.safetensors") for run in (straight, folder))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    logs = [[json.loads(line) for line in (run / "log.jsonl").open()] for run in (straight, folder)]
+    rewards = [
+        [(entry["step"], entry["reward"], entry["grad_norm"]) for entry in log if "reward" in entry] for log in logs
+    ]
+    assert rewards[0] == rewards[1]
     summaries = [json.loads((run / "summary.json").read_text()) for run in (straight, folder)]
     for when in ("before", "after"):
         assert summaries[0][when] == summaries[1][when]
