@@ -258,6 +258,12 @@ def test_golden_detection(tmp_path, convert) -> None:
                     {"segment": [9.0, 10.0], "label": "CliffDiving", "label_id": 4},
                     {"segment": [3.5, 4.0], "label": "Diving", "label_id": 7},
                 ],
+                "published": [
+                    {"segment": [1.0, 2.5], "label": "Diving", "label_id": 7},
+                    {"segment": [9.0, 12.0], "label": "CliffDiving", "label_id": 4},
+                    {"segment": [3.5, 4.0], "label": "Diving", "label_id": 7},
+                    {"segment": [5.0, 5.0], "label": "Diving", "label_id": 7},
+                ],
             }
         },
     }

@@ -36,7 +36,7 @@ def test_the_constant_span_that_was_planted_is_found():
     answers = Answers(get_reward("iou"), {"windows": windows})
     ceiling = blind_spans(answers, windows, rng.choices([60.0, 90.0, 120.0], k=count), write_span)
     assert ceiling.answer == "10.00 to 20.00"
-    assert 0.7 <= ceiling.blind < 0.8
+    assert 0.65 <= ceiling.blind < 0.8  # 0.7, give or take the draw of 150 rows
     assert ceiling.attacks["part of the video"] < ceiling.blind
 
 

@@ -20,7 +20,7 @@ def clean_registry():
 
 
 def test_the_built_in_rewards():
-    assert set(reward_names()) == {"format", *SPAN_REWARDS, "parse_penalty", "vc", "ar", "vd"}
+    assert set(reward_names()) == {"format", *SPAN_REWARDS, "soft_iou", "parse_penalty", "vc", "ar", "vd"}
 
 
 @pytest.mark.parametrize("name", [*SPAN_REWARDS, "parse_penalty", "format"])

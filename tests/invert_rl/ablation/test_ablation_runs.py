@@ -168,7 +168,7 @@ def test_what_a_recipe_would_refuse_is_refused_before_anything_runs(tmp_path, st
 
 
 def test_a_recipe_run_by_the_config_has_these_fields_and_none_of_the_toy_world(tmp_path):
-    settings = {"tasks": ["tvg", "vc"], "learning_rate": 1e-5, "manifest": None, "lr_scheduler_kwargs": {"a": 1}}
+    settings = {"tasks": ["tvg", "vc"], "learning_rate": 1e-5, "manifest": None, "lr_scheduler_kwargs": {}}
     job = Job("x", 1, tmp_path, "grpo_invert.py", {**settings, "bf16": False, "max_steps": 1}, {})
     toy = Path(__file__).resolve().parents[3] / "recipes" / "configs" / "toy" / "grpo.yaml"
     words = config_arguments(["--config", str(write_config(job, tmp_path)), "--output_dir", "out"], toy)

@@ -116,7 +116,7 @@ def test_bad_options_end_in_one_line_before_anything_is_loaded(options, message,
     spec = importlib.util.spec_from_file_location("grpo_recipe", ROOT / "recipes" / "grpo_invert.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
-    monkeypatch.setattr(recipe, "load_model", lambda *args, **kwargs: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(recipe, "load_policy", lambda *args, **kwargs: pytest.fail("the model was loaded"))
     monkeypatch.setattr(sys, "argv", ["grpo_invert.py", "--output_dir", str(tmp_path / "run"), *options])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended, recipe.clear_errors():
