@@ -136,7 +136,7 @@ def _content(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         return [_content(item) for item in value]
     if isinstance(value, str | Path) and value and os.path.isfile(value):
-        return f"sha256 {sha256(value)[:16]} ({os.path.basename(value)})"
+        return f"sha256 {sha256(value)[:16]}"
     if isinstance(value, str | Path) and value and os.path.isdir(value):
         return os.path.abspath(value)
     return value
@@ -147,7 +147,7 @@ def _model_content(name: str) -> Any:
         return name
     from invert_rl.evaluation.protocol import model_sha256
 
-    return f"sha256 {model_sha256(Path(name))} ({os.path.basename(os.path.abspath(name))})"
+    return f"sha256 {model_sha256(Path(name))}"
 
 
 def _version(package: str) -> str | None:
