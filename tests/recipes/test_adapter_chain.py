@@ -51,9 +51,25 @@ def test_the_chain(run_recipe, clips, tiny, tmp_path, capsys):
 
     # GRPO goes on with that adapter; the reference is the base, from which it already differs
     started = ["--model_name_or_path", str(sft), "--output_dir", "grpo", "--beta", "0.04"]
+    started += [
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "1",
+        "--keep_best",
+        "eval/mIoU",
+        "--validation_samples",
+        "2",
+    ]
+    started += ["--refill_groups", "1", "--online_difficulty", "true"]
     run_recipe("grpo_invert.py", *SHORT, *GRPO, *data, *test, *started)
     log = [json.loads(line) for line in (tmp_path / "grpo" / "log.jsonl").read_text().splitlines()]
-    assert log[0]["kl"] > 1e-5
+    assert next(entry["kl"] for entry in log if "kl" in entry) > 1e-5
+    assert [entry["step"] for entry in log if "eval/mIoU" in entry] == [1, 2]
+    assert {"eval/R1@0.7", "eval/VC", "eval/AR", "eval/VD"} <= next(
+        entry for entry in log if "eval/mIoU" in entry
+    ).keys()
+    assert {file.name for file in (tmp_path / "grpo" / "best").iterdir()} >= {"adapter_config.json", "validation.json"}
     model = tmp_path / "grpo" / "model"
     before = load_model(str(sft)).state_dict()
     after = load_model(str(model)).state_dict()
@@ -72,6 +88,7 @@ def test_the_chain(run_recipe, clips, tiny, tmp_path, capsys):
     by_adapter = json.loads(capsys.readouterr().out)
     assert main(["rate-difficulty", *rows, *asked, "--output", str(tmp_path / "r.jsonl"), "--generations", "2"]) == 0
     assert main(["report", str(tmp_path / "grpo")]) == 0
+    assert "Validation, percent" in next((tmp_path / "grpo").glob("*.html")).read_text()
 
     # merge: a plain checkpoint that answers the same
     capsys.readouterr()
