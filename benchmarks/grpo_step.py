@@ -109,7 +109,7 @@ def build_config(family: str, name: str) -> Any:
         text["head_dim"] = head
         rope["mrope_interleaved"] = True
     if family.startswith("qwen3_vl"):
-        vision["deepstack_visual_indexes"] = [0, 1, 2]
+        vision["deepstack_visual_indexes"] = [0, 1]
     if family.startswith("qwen3_5"):
         rope |= {"partial_rotary_factor": 0.25, "mrope_section": [head // 32, head // 32, head // 16]}
         heads, size = shape["linear"]["heads"], shape["linear"]["size"]

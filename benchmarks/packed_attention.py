@@ -38,7 +38,7 @@ def main() -> None:
     layout = PackedLayout([(args.prompt, [args.completion] * args.group)], device)
     heads, shared = args.heads
     inputs = [torch.randn(1, n, layout.length, args.size, requires_grad=True) for n in (heads, shared, shared)]
-    packed_attention._trunk_attention = lambda query, *_: torch.zeros_like(query)  # type: ignore[assignment]
+    packed_attention._trunk_attention = lambda query, *_: torch.zeros_like(query)
     gradients = []
 
     def run(way: Any) -> float:

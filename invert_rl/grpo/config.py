@@ -132,6 +132,10 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
         default=0,
         metadata={"help": "Frozen vision tower: memory of each process for features kept from round to round, MB."},
     )
+    vision_store: str | None = field(
+        default=None,
+        metadata={"help": "Frozen vision tower: folder in which features are kept from run to run."},
+    )
     toy_train_clips: int = field(default=800, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=200, metadata={"help": "Toy world only: test clips."})
     prompts_logged: int = field(default=0, metadata={"help": "Older name of num_completions_to_print, which wins."})

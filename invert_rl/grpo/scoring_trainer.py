@@ -54,12 +54,13 @@ class ScoringTrainer(GRPOTrainer):
             freeze_tower(self.model)
         # With parameters in shards, every rank has to run the tower as often as all others do: nothing is kept there.
         keep = tower_is_frozen(self.model) and not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        if args.vision_memory_mb and not keep:
+        if (args.vision_memory_mb or args.vision_store) and not keep:
             logger.warning(
-                "vision_memory_mb has no effect: features are kept only of a vision tower that is frozen on one or "
-                "more whole copies of the model (freeze_vision, or LoRA on the language model; no FSDP or DeepSpeed)"
+                "vision_memory_mb and vision_store have no effect: features are kept only of a vision tower that is "
+                "frozen on one or more whole copies of the model (freeze_vision, or LoRA on the language model; no "
+                "FSDP or DeepSpeed)"
             )
-        self.vision = VisionFeatures(args.vision_memory_mb)
+        self.vision = VisionFeatures(args.vision_memory_mb, args.vision_store if keep else None)
         self.vision.serve(self.model, keep)
         if self.ref_model is not None:
             equal = keep and not args.sync_ref_model and same_tower(*models)

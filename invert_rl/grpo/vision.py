@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from invert_rl.encoding import EncodedPrompt
+from invert_rl.grpo.vision_store import FeatureFolder
 from invert_rl.models import vision_language_model
 
 MB = 1_000_000
@@ -50,10 +51,14 @@ class VisionFeatures:
 
     Args:
         budget_mb: host memory for features that outlive their round, MB; those of the round itself always stay.
+        folder: where features are kept on disk from run to run; default: nowhere.
     """
 
-    def __init__(self, budget_mb: int = 0) -> None:
+    def __init__(self, budget_mb: int = 0, folder: str | None = None) -> None:
         self.budget = budget_mb * MB
+        self.folder = folder
+        self._store: FeatureFolder | None = None
+        self._output_type: Any = None  # of the tower; the first video of a run is computed to learn it
         self.seconds = 0.0
         """Time in the tower since the start, forward passes only."""
         self.calls = 0
@@ -91,6 +96,8 @@ class VisionFeatures:
         """
         visual = vision_language_model(model).visual
         tower = visual.forward
+        if keep and self.folder is not None and self._store is None:
+            self._store = FeatureFolder(self.folder, visual)
 
         def forward(module: nn.Module, pixels: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
             if keep and [prompt.video_grid_thw[0].tolist() for prompt in self._prompts] == grid_thw.tolist():
@@ -109,6 +116,12 @@ class VisionFeatures:
             for prompt, grid in zip(self._prompts, grid_thw.tolist(), strict=True)
         ]
         missing = {key: place for place, key in enumerate(keys) if key not in self._features}
+        if self._store is not None and self._output_type is not None:
+            for key in list(missing):
+                kept = self._store.load(*key)
+                if kept is not None:
+                    self._features[key] = kept
+                    del missing[key]
         if missing:
             patches = pixels.split(grid_thw.prod(dim=1).tolist())
             chosen = list(missing.values())
@@ -119,6 +132,8 @@ class VisionFeatures:
             sizes = (grid_thw[chosen].prod(dim=1) // merge).tolist()
             for key, *parts in zip(missing, *(field.split(sizes) for field in fields), strict=True):
                 self._features[key] = tuple(part.detach().to("cpu", copy=True) for part in parts)
+                if self._store is not None:
+                    self._store.save(*key, self._features[key])
         for key in keys:
             self._features.move_to_end(key)
         pooled, *deep = (

@@ -112,13 +112,24 @@ def test_videos_are_kept_from_round_to_round_within_the_budget(make_trainer, tin
     assert_close(weights(keeper), weights(forgetful), tolerance=0)
 
 
+def test_videos_are_found_on_disk_by_the_next_run(make_trainer, tiny_qwen3, rows, tmp_path):
+    """Rounds of several videos: the second run computes its first one alone, and ends with the same weights."""
+    settings = {"rows": rows, "tasks": ["tvg"], "max_steps": 4, "freeze_vision": True}
+    store = str(tmp_path / "features")
+    runs = [make_trainer(tiny_qwen3, vision_store=store, **settings) for _ in range(2)]
+    for trainer in runs:
+        trainer.train()
+    assert runs[1].vision.calls == 1 < runs[0].vision.calls
+    assert_close(weights(runs[0]), weights(runs[1]), tolerance=0)
+
+
 @pytest.mark.parametrize("adapters", [None, ["q_proj", "qkv"]])
 def test_a_trained_tower_is_never_kept(make_trainer, tiny_qwen2_5, caplog, adapters):
     """Full fine-tuning, and adapters on the tower: every pass computes anew, and the tower learns."""
     peft_config = LoraConfig(r=4, target_modules=adapters) if adapters else None
     settings = {"num_iterations": 2, "max_steps": 4, "vision_memory_mb": 50}
     trainer = make_trainer(tiny_qwen2_5, peft_config=peft_config, **settings)
-    assert "vision_memory_mb has no effect" in caplog.text
+    assert "vision_memory_mb and vision_store have no effect" in caplog.text
     start = weights(trainer)
     calls = count_tower_calls(trainer)
     trainer.train()
