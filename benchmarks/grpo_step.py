@@ -88,6 +88,13 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 
+MODELS["shallow"] = {  # a third of the layers: a pass takes seconds
+    **MODELS["small"],
+    "text": {**MODELS["small"]["text"], "num_hidden_layers": 4, "vocab_size": 1024},
+    "vision": {**MODELS["small"]["vision"], "depth": 2},
+    "fullatt": [1],
+}
+
 
 def build_config(family: str, name: str) -> Any:
     """Configuration of a family in the named shape."""

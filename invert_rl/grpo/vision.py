@@ -133,7 +133,8 @@ class VisionFeatures:
             for key, *parts in zip(missing, *(field.split(sizes) for field in fields), strict=True):
                 self._features[key] = tuple(part.detach().to("cpu", copy=True) for part in parts)
                 if self._store is not None:
-                    self._store.save(*key, self._features[key])
+                    digest, grid, precision = key
+                    self._store.save(digest, grid, precision, self._features[key])
         for key in keys:
             self._features.move_to_end(key)
         pooled, *deep = (
