@@ -46,6 +46,7 @@ from invert_rl.wtal.config import WtalArguments
 from invert_rl.wtal.control import train_on_shuffled_labels
 from invert_rl.wtal.evaluate import detect_videos, score
 from invert_rl.wtal.export import save_localizer
+from invert_rl.wtal.planted import trivial
 from invert_rl.wtal.trainer import WtalTrainer
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "wtal.yaml"
@@ -87,6 +88,7 @@ def main(args: WtalArguments) -> None:
     results = detect_videos(model, data.test, data.classes, args.proposals())
     after = score(data, results, rules)
     best = trainer.best("average_mAP")
+    trivially = trivial(data, args.protocol, args.thresholds) if args.planted else None
     shuffled = None
     if args.planted and args.shuffled_control:
         shuffled = train_on_shuffled_labels(args, planted_world(args), descriptions, rules)
@@ -101,9 +103,18 @@ def main(args: WtalArguments) -> None:
         beside = {"shuffled": shuffled, "best": None if best is None else {"step": best[0], "average_mAP": best[1]}}
         seconds = time.perf_counter() - started
         summary = write_summary(
-            args.output_dir, before, after, seconds, settings, rescore=rescore, features=data.features, **beside
+            args.output_dir,
+            before,
+            after,
+            seconds,
+            settings,
+            rescore=rescore,
+            trivial=trivially,
+            features=data.features,
+            **beside,
         )
-        columns = {"before": before, "after": after, **({} if shuffled is None else {"shuffled labels": shuffled})}
+        told = {"before": before, "after": after, "trivial": trivially, "shuffled labels": shuffled}
+        columns = {name: metrics for name, metrics in told.items() if metrics is not None}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         if best is not None:
             out.print(f"best test on the way: average_mAP {100 * best[1]:.1f} at iteration {best[0]}")

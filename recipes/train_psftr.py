@@ -25,6 +25,7 @@ from invert_rl.psftr.data import SliceBatches
 from invert_rl.psftr.experiment import class_split, evaluate, load_split, steps_of, use_planted_world
 from invert_rl.psftr.losses import PSFTRLearner
 from invert_rl.psftr.model import build_psftr, parameter_groups, save_psftr
+from invert_rl.psftr.planted import trivial
 from invert_rl.psftr.report import (
     Evaluations,
     over_splits,
@@ -48,6 +49,7 @@ def main(args: PSFTRArguments, config: PSFTRConfig) -> None:
     args.set_threads()
     if args.annotations is None:
         use_planted_world(args)
+        args.planted = True
     if len(args.splits) == 1:
         train_split(args, config, args.splits[0], Path(args.output_dir))
         return
@@ -102,6 +104,8 @@ def train_split(args: PSFTRArguments, config: PSFTRConfig, number: int, folder: 
             "shuffled": evaluate(model, data, run, shuffled=True)[0],
             "best": evaluations.best(),
         }
+        if run.planted:
+            conditions["trivial"] = trivial(data, data.unseen, run.test_subset, run.protocol, run.thresholds)
         save_psftr(model, folder / "model")
         levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
         rescore = write_outcome(folder, results, data.unseen.database, args.test_subset, args.protocol, levels)

@@ -77,7 +77,7 @@ def use_planted_world(args: PSFTRArguments) -> None:
     folder = Path(args.output_dir) / "data"
     with PartialState().main_process_first():
         if not (folder / "splits").is_dir():  # written last
-            write_attribute_world(folder, args.seed, args.seen_share)
+            write_attribute_world(folder, args.planted_seed, args.seen_share)
     args.annotations, args.features = str(folder / "annotations.json"), str(folder / "features")
     args.text, args.split_lists = str(folder / "text.safetensors"), str(folder / "splits")
 

@@ -18,8 +18,9 @@ from invert_rl.tal.outcome import COUNTS, metrics_table
 
 EVALUATIONS = "evaluations.jsonl"
 """Metrics by step in a split's folder; step 0 is the untrained model."""
-CONDITIONS = ("before", "after", "shuffled", "best")
-"""Untrained, after the last step, the same with each class's text given to another, and the best on the way."""
+CONDITIONS = ("before", "after", "shuffled", "best", "trivial")
+"""Untrained, after the last step, the same with each class's text given to another, the best on the way, and on
+generated data the best fixed rule."""
 
 
 class Evaluations(TrainerCallback):
@@ -85,7 +86,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 def over_splits(reports: Sequence[Mapping[str, Any]]) -> dict[str, Metrics]:
     """For each of `CONDITIONS` the mean of every metric, and its population standard deviation as ``NAME_std``."""
     found: dict[str, Metrics] = {}
-    for condition in CONDITIONS:
+    for condition in (name for name in CONDITIONS if name in reports[0]):
         found[condition] = {}
         for name in reports[0][condition]:
             if name in COUNTS:
@@ -98,4 +99,4 @@ def over_splits(reports: Sequence[Mapping[str, Any]]) -> dict[str, Metrics]:
 def report_table(report: Mapping[str, Any], title: str) -> Table:
     """Metrics by condition in percent, with the deviation over splits where there are several."""
     names = {"shuffled": "shuffled text", "best": "best step"}
-    return metrics_table({names.get(name, name): report[name] for name in CONDITIONS}, title)
+    return metrics_table({names.get(name, name): report[name] for name in CONDITIONS if name in report}, title)

@@ -67,6 +67,9 @@ class PSFTRArguments(FeatureArguments):
     class_subset: int | None = field(
         default=None, metadata={"help": "Least classes that a batch is given, those of its actions among them."}
     )
+    planted_seed: int = field(
+        default=0, metadata={"help": "World of generated data; --seed is of the model and the order of training."}
+    )
     threads: int | None = field(
         default=None, metadata={"help": "Threads of PyTorch on a CPU; one is fastest for small models. Null: its own."}
     )
@@ -87,6 +90,9 @@ class PSFTRArguments(FeatureArguments):
     lr_scheduler_type: str = field(
         default="constant", metadata={"help": "GAP's drop at epoch 40 is never reached, hence constant."}
     )
+
+    planted = False
+    """Whether data is generated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

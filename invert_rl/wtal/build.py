@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invert_rl.evaluation.detection_ambiguous import read_ambiguous
-from invert_rl.tal.planted import PlantedSettings, PlantedWorld, plant
+from invert_rl.tal.planted import PlantedWorld
 from invert_rl.wtal.completeness import SemanticReconstruction
 from invert_rl.wtal.config import PLANTED, WtalArguments
 from invert_rl.wtal.data import (
@@ -30,6 +30,7 @@ from invert_rl.wtal.evaluate import EvaluationRules
 from invert_rl.wtal.localizer import Localizer
 from invert_rl.wtal.matching import SemanticMatching
 from invert_rl.wtal.model import SemanticLocalizer
+from invert_rl.wtal.planted import WORLD, object_world
 from invert_rl.wtal.reconstructor import Reconstructor
 from invert_rl.wtal.text import encode_texts
 from invert_rl.wtal.words import Vocabulary, choose_masked, pad_words
@@ -38,13 +39,15 @@ PLANTED_DESCRIPTIONS = Path(__file__).with_name("planted_descriptions.json")
 
 
 def planted_world(args: WtalArguments) -> PlantedWorld:
-    """The generated world, the same for every seed of a run."""
-    return plant(
-        PlantedSettings(
+    """The generated world of ``planted_seed``, the same for every ``seed`` of a run."""
+    return object_world(
+        replace(
+            WORLD,
             train_videos=args.planted_train,
             test_videos=args.planted_test,
             width=args.rgb_width,
             second_width=args.flow_width,
+            seed=args.planted_seed,
         )
     )
 

@@ -124,6 +124,9 @@ class WtalArguments(FeatureArguments):
     )
 
     # the generated world
+    planted_seed: int = field(
+        default=0, metadata={"help": "World of generated data; --seed is of the model and the order of training."}
+    )
     planted_train: int = field(default=48, metadata={"help": "Generated training videos."})
     planted_test: int = field(default=48, metadata={"help": "Generated test videos."})
     shuffled_control: bool = field(

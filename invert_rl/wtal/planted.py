@@ -1,0 +1,101 @@
+"""The embedded default's world: an action is an object and its movement together; background has as much of either.
+
+RGB shows the object of an action, flow its movement. Background shows objects of any class that stand still but close
+by, movements of any class with nothing that belongs to them, and scenes under a moving camera. Neither the length of a
+feature nor a sum over both streams tells where something happens. Two classes have the same object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from invert_rl.tal.grid import Grid
+from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_stretches, plant
+from invert_rl.tal.trivial import best_rule, smoothed
+from invert_rl.wtal.data import WeakData, WeakVideo
+
+WORLD = PlantedSettings(lengths=(4, 20), actions=3)
+CLASSES = 4
+SCENES = 4
+"""Backgrounds that a moving camera shows, each with a movement of its own."""
+STRETCHES = 8
+"""Stretches of such background, at most."""
+
+
+def object_world(settings: PlantedSettings) -> PlantedWorld:
+    """A world of ``settings`` as described above; its classes are those of `invert_rl.tal.planted`."""
+    rng = np.random.default_rng([settings.seed, 11])
+    looks = orthogonal(rng, CLASSES + SCENES, settings.width)
+    looks[TWINS[1]] = looks[TWINS[0]]
+    moves = orthogonal(rng, CLASSES + SCENES, settings.second_width)
+
+    def paint(
+        rng: np.random.Generator, features: np.ndarray, second: np.ndarray, segments: np.ndarray, labels: np.ndarray
+    ) -> None:
+        for (start, end), label in zip(segments, labels, strict=True):
+            features[start:end] += settings.strength * looks[label]
+            second[start:end] += settings.second_strength * moves[label]
+        for start, end in free_stretches(rng, len(features), segments, STRETCHES, (3, 14)):
+            kind = rng.integers(0, 3)
+            if kind == 0:  # an object close by stands still
+                features[start:end] += 2 * settings.strength * looks[rng.integers(0, CLASSES)]
+            elif kind == 1:  # a large movement of nothing that belongs to it
+                second[start:end] += 2 * settings.second_strength * moves[rng.integers(0, CLASSES)]
+            else:  # a scene under a moving camera
+                features[start:end] += settings.strength * looks[CLASSES + rng.integers(0, SCENES)]
+                second[start:end] += settings.second_strength * moves[CLASSES + rng.integers(0, SCENES)]
+
+    return plant(settings, None, paint)
+
+
+def trivial(data: WeakData, protocol: str, thresholds: Sequence[float]) -> dict[str, Any]:
+    """What fixed rules give on the test videos (see `best_rule`); they know the labels of training videos, no times.
+
+    ``length``: rows by the length of their features, for the classes whose videos the video is like. ``difference``:
+    rows along the difference of mean features of videos with and without a class.
+    """
+    rows = {video.video: video.features[:].numpy().astype(float) for video in (*data.train, *data.test)}
+    labels = torch.stack([video.labels for video in data.train]).numpy() > 0
+    means = np.stack([rows[video.video].mean(axis=0) for video in data.train])
+    centre = means.mean(axis=0)
+    towards = np.stack([means[own].mean(axis=0) - means[~own].mean(axis=0) for own in labels.T])  # (C, D)
+    along = (means - centre) @ towards.T  # (N, C)
+    cuts = np.array([(one[own].mean() + one[~own].mean()) / 2 for one, own in zip(along.T, labels.T, strict=True)])
+
+    def likely(video: str) -> np.ndarray:
+        """Which classes the video seems to have, ``(C,)``; the likeliest one at least."""
+        values = (rows[video].mean(axis=0) - centre) @ towards.T - cuts
+        return np.maximum(values > 0, values == values.max())
+
+    rules = {
+        "length": lambda video: np.linalg.norm(rows[video] - centre, axis=1)[:, None] * likely(video),
+        "length, smoothed": lambda video: smoothed(
+            np.linalg.norm(rows[video] - centre, axis=1)[:, None] * likely(video)
+        ),
+        "difference": lambda video: (rows[video] - centre) @ towards.T * likely(video),
+        "difference, smoothed": lambda video: smoothed((rows[video] - centre) @ towards.T * likely(video)),
+    }
+    return best_rule(
+        rules,
+        [(video.video, _middle(video), video.duration) for video in data.test],
+        data.classes,
+        data.database,
+        data.test_subset,
+        protocol,
+        thresholds,
+    )
+
+
+def _middle(video: WeakVideo) -> Grid:
+    """The grid on which a row stands at its middle."""
+    return replace(video.grid, offset=video.grid.shift + video.grid.stride / 2)
+
+
+def orthogonal(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+    """``(count, width)`` of length 1, at right angles."""
+    return np.linalg.qr(rng.standard_normal((width, count)))[0].T.copy()
