@@ -33,6 +33,7 @@ from invert_rl.runs import (
     write_summary,
 )
 from invert_rl.tal.outcome import metrics_table, write_outcome
+from invert_rl.tal.training import best_on_the_way
 from invert_rl.wtal.build import (
     batch_drawer,
     build_model,
@@ -81,13 +82,14 @@ def main(args: WtalArguments) -> None:
     check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     trainer = WtalTrainer(model, batch_drawer(args, data, semantics), args, test)
     trainer.fingerprint = fingerprint
+    out.print("testing the untrained model")
     before = test()
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # the last iteration is reported, the best one only shown beside it
     results = detect_videos(model, data.test, data.classes, args.proposals())
     after = score(data, results, rules)
-    best = trainer.best("average_mAP")
+    best = best_on_the_way(trainer)
     trivially = trivial(data, args.protocol, args.thresholds) if args.planted else None
     shuffled = None
     if args.planted and args.shuffled_control:
@@ -100,7 +102,7 @@ def main(args: WtalArguments) -> None:
             folder, results, data.database, data.test_subset, args.protocol, args.thresholds, ambiguous
         )
         settings = {"descriptions_from": descriptions.source, **args.to_dict()}
-        beside = {"shuffled": shuffled, "best": None if best is None else {"step": best[0], "average_mAP": best[1]}}
+        beside = {"shuffled": shuffled, "best": best}
         seconds = time.perf_counter() - started
         summary = write_summary(
             args.output_dir,
@@ -117,7 +119,7 @@ def main(args: WtalArguments) -> None:
         columns = {name: metrics for name, metrics in told.items() if metrics is not None}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         if best is not None:
-            out.print(f"best test on the way: average_mAP {100 * best[1]:.1f} at iteration {best[0]}")
+            out.print(f"best test on the way: average_mAP {100 * best['average_mAP']:.1f} at iteration {best['step']}")
         out.print(
             f"{time.perf_counter() - started:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\n"
             f"results  {folder / 'results.json'}\nlog      {folder / 'log.jsonl'}"

@@ -30,6 +30,7 @@ from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
 from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries, write_summary
 from invert_rl.tal.outcome import metrics_table, write_outcome
+from invert_rl.tal.training import TestOnTheWay, best_on_the_way
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "actionvlm.yaml"
 
@@ -54,7 +55,10 @@ def main(args: ActionVLMArguments) -> None:
     )
 
     # training; the last step is reported
+    out.print("testing the untrained model")
     before, _ = score_test_set(run)
+    if args.evaluate_every:
+        trainer.add_callback(TestOnTheWay(trainer, lambda: score_test_set(run)[0], args.evaluate_every))
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(folder / "model"))
     after, results = score_test_set(run)
@@ -75,9 +79,8 @@ def main(args: ActionVLMArguments) -> None:
         levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
         rescore = write_outcome(folder, results, data.truth, data.test_subset, args.protocol, levels)
         seconds = time.perf_counter() - started
-        summary = write_summary(
-            args.output_dir, before, after, seconds, args.to_dict(), rescore=rescore, features=data.features, **controls
-        )
+        beside = {"rescore": rescore, "features": data.features, "best": best_on_the_way(trainer), **controls}
+        summary = write_summary(args.output_dir, before, after, seconds, args.to_dict(), **beside)
         columns = {"untrained": before, "trained": after, **controls}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))
         out.print(

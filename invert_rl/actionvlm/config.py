@@ -128,6 +128,9 @@ class ActionVLMArguments(FeatureArguments):
     )
 
     # reports
+    evaluate_every: int = field(
+        default=0, metadata={"help": "Steps between tests, which are logged; the best is only shown; 0: none."}
+    )
     shuffled_control: bool = field(
         default=False, metadata={"help": "Generated data: train once more on shuffled labels."}
     )

@@ -21,11 +21,11 @@ from invert_rl.actionvlm.data import ActionData
 from invert_rl.tal.annotations import read_database
 from invert_rl.tal.data import Video, read_videos
 from invert_rl.tal.features import Features, Layout
-from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_stretches, plant, write_world
+from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_stretches, plant, unit_vectors, write_world
 from invert_rl.tal.trivial import best_rule, class_means, nearest_mean, smoothed
 
 WORLD = PlantedSettings(
-    train_videos=192, test_videos=48, lengths=(6, 20), actions=2, strength=7.0, second_strength=12.0
+    train_videos=128, test_videos=48, lengths=(6, 20), actions=2, strength=4.5, second_strength=8.0
 )
 EDGE = 2
 """Rows of an action's beginning and of its end."""
@@ -41,10 +41,10 @@ def course_world(settings: PlantedSettings) -> PlantedWorld:
     """A world of ``settings`` as described above; its classes are those of `invert_rl.tal.planted`."""
     rng = np.random.default_rng([settings.seed, 7])
     classes = 4
-    looks = _orthogonal(rng, classes + 2, settings.width)
+    looks = unit_vectors(rng, classes + 2, settings.width)
     looks[TWINS[1]] = looks[TWINS[0]]
     start_look, end_look = looks[classes], looks[classes + 1]
-    words = _orthogonal(rng, classes, settings.second_width)
+    words = unit_vectors(rng, classes, settings.second_width)
 
     def paint(
         rng: np.random.Generator, features: np.ndarray, second: np.ndarray, segments: np.ndarray, labels: np.ndarray
@@ -121,8 +121,3 @@ def _row_labels(video: Video) -> np.ndarray:
     for (start, end), label in zip(video.segments.tolist(), video.labels.tolist(), strict=True):
         ids[max(0, round(start + 0.5)) : round(end + 0.5)] = label
     return ids
-
-
-def _orthogonal(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
-    """``(count, width)`` of length 1, at right angles."""
-    return np.linalg.qr(rng.standard_normal((width, count)))[0].T.copy()

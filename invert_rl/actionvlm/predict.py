@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from data_prep.progress import progress
 from invert_rl.actionvlm.data import ActionData
 from invert_rl.actionvlm.model import ActionVLM
 from invert_rl.tal.data import Video, results_of, window_of
@@ -57,7 +58,7 @@ def detect_video(model: ActionVLM, data: ActionData, video: Video, size: int, ov
 
 def detect_videos(model: ActionVLM, data: ActionData, size: int, overlap: float | None) -> list[Detections]:
     """Detections of all test videos, in their order."""
-    return [detect_video(model, data, video, size, overlap) for video in data.test]
+    return [detect_video(model, data, video, size, overlap) for video in progress(data.test, "detect")]
 
 
 def results(data: ActionData, detections: Sequence[Detections]) -> dict[str, list[dict[str, Any]]]:

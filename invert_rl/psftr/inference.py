@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from data_prep.progress import progress
 from invert_rl.psftr.layers import to_borders
 from invert_rl.psftr.model import PSFTR, PSFTROutputs
 from invert_rl.tal.align import roi_align_1d
@@ -89,7 +90,7 @@ def detect(
         for start in (window_starts(len(video.features), size, overlap) if size else [0])
     ]
     parts: list[list[tuple[int, Detections]]] = [[] for _ in videos]
-    for first in range(0, len(slices), batch):
+    for first in progress(range(0, len(slices), batch), "detect"):
         chosen = slices[first : first + batch]
         padded = pad([window for _, _, window in chosen], size or 1)
         features, mask = padded.features.to(device), padded.mask.to(device)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data_prep.progress import progress
 from invert_rl.evaluation.detection_scoring import score_results
 from invert_rl.tal.data import Video, pad, results_of, window_of
 from invert_rl.tal.detector import Detector
@@ -39,7 +40,8 @@ def detect_all(
     model: Detector, videos: Sequence[Video], classes: Sequence[str], size: int, overlap: float | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """Results of all ``videos`` in seconds, as ``invert-rl evaluate-detection`` reads them."""
-    return results_of(((video, *detect(model, video, size, overlap)) for video in videos), classes)
+    found = ((video, *detect(model, video, size, overlap)) for video in progress(videos, "detect"))
+    return results_of(found, classes)
 
 
 def mean_ap(

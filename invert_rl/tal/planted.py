@@ -218,6 +218,13 @@ def write_joint_world(world: PlantedWorld, folder: Path) -> None:
         json.dump({"version": "planted", "database": database}, out)
 
 
+def unit_vectors(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
+    """``(count, width)`` of length 1, at right angles if there is room for so many."""
+    if count > width:
+        return _directions(rng, count, width)
+    return np.linalg.qr(rng.standard_normal((width, count)))[0].T.copy()
+
+
 def free_stretches(
     rng: np.random.Generator, rows: int, taken: np.ndarray, count: int, lengths: tuple[int, int], gap: int = 1
 ) -> list[tuple[int, int]]:

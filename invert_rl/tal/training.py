@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
@@ -18,6 +25,10 @@ from invert_rl.runs import RunLog
 
 Draw = Callable[[int, int], Mapping[str, Any]]
 """Gives the batch of an optimizer step and of one of its parts, from the seed and these two numbers alone."""
+
+
+TEST_PREFIX = "test/"
+"""Before the metrics of tests on the way, in the log."""
 
 
 @dataclass
@@ -130,6 +141,26 @@ class SupervisedTrainer(WholeCheckpoints):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         with deterministic_on_cpu(self.args.device):
             return super().train(*args, **kwargs)
+
+
+class TestOnTheWay(TrainerCallback):
+    """Logs what a test gives every so many steps; nothing is chosen by it."""
+
+    __test__ = False  # not a test of pytest's
+
+    def __init__(self, trainer: SupervisedTrainer, test: Callable[[], Mapping[str, float]], every: int) -> None:
+        self.trainer, self.test, self.every = trainer, test, every
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            self.trainer.log({f"{TEST_PREFIX}{name}": value for name, value in self.test().items()})
+
+
+def best_on_the_way(trainer: SupervisedTrainer, metric: str = "average_mAP") -> dict[str, float] | None:
+    """Step and value of the best test on the way by ``metric``; None without tests."""
+    name = TEST_PREFIX + metric
+    found = [(entry[name], -entry["step"]) for entry in trainer.state.log_history if name in entry]
+    return None if not found else {"step": -max(found)[1], metric: max(found)[0]}
 
 
 def only_item(items: Sequence[Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from data_prep.progress import progress
 from invert_rl.evaluation.detection_ambiguous import Intervals
 from invert_rl.evaluation.detection_scoring import score_results
 from invert_rl.wtal.data import WeakData, WeakVideo
@@ -39,7 +40,7 @@ def detect_videos(
     training, device = model.training, next(model.parameters()).device
     model.eval()
     results: Results = {}
-    for video in videos:
+    for video in progress(videos, "detect"):
         found = model.activations(video.features[:][None].to(device))
         segments, scores, labels = propose(found.cas[0], found.attention[0], settings)
         times = video.grid.segments_in_seconds(segments.double(), video.duration)

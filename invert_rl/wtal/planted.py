@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from invert_rl.tal.grid import Grid
-from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_stretches, plant
+from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_stretches, plant, unit_vectors
 from invert_rl.tal.trivial import best_rule, smoothed
 from invert_rl.wtal.data import WeakData, WeakVideo
 
@@ -30,9 +30,9 @@ STRETCHES = 8
 def object_world(settings: PlantedSettings) -> PlantedWorld:
     """A world of ``settings`` as described above; its classes are those of `invert_rl.tal.planted`."""
     rng = np.random.default_rng([settings.seed, 11])
-    looks = orthogonal(rng, CLASSES + SCENES, settings.width)
+    looks = unit_vectors(rng, CLASSES + SCENES, settings.width)
     looks[TWINS[1]] = looks[TWINS[0]]
-    moves = orthogonal(rng, CLASSES + SCENES, settings.second_width)
+    moves = unit_vectors(rng, CLASSES + SCENES, settings.second_width)
 
     def paint(
         rng: np.random.Generator, features: np.ndarray, second: np.ndarray, segments: np.ndarray, labels: np.ndarray
@@ -94,8 +94,3 @@ def trivial(data: WeakData, protocol: str, thresholds: Sequence[float]) -> dict[
 def _middle(video: WeakVideo) -> Grid:
     """The grid on which a row stands at its middle."""
     return replace(video.grid, offset=video.grid.shift + video.grid.stride / 2)
-
-
-def orthogonal(rng: np.random.Generator, count: int, width: int) -> np.ndarray:
-    """``(count, width)`` of length 1, at right angles."""
-    return np.linalg.qr(rng.standard_normal((width, count)))[0].T.copy()

@@ -8,14 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from invert_rl.tal.training import Draw, SupervisedTrainer
+from invert_rl.tal.training import Draw, SupervisedTrainer, TestOnTheWay
 from invert_rl.wtal.config import WtalArguments
 from invert_rl.wtal.model import SemanticLocalizer
-
-TEST_PREFIX = "test/"
-"""Before the metrics of tests on the way, in the log."""
 
 
 class WtalTrainer(SupervisedTrainer):
@@ -43,8 +39,9 @@ class WtalTrainer(SupervisedTrainer):
             }
             for phase in self.phases
         ]
-        tests = [TestOnTheWay(self, test, args.evaluate_every)] if test is not None and args.evaluate_every else []
-        super().__init__(model, draw, args, groups, tests)
+        super().__init__(model, draw, args, groups)
+        if test is not None and args.evaluate_every:
+            self.add_callback(TestOnTheWay(self, test, args.evaluate_every))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Adam with an L2 term, as released; made once, then what accelerate made of it."""
@@ -76,25 +73,6 @@ class WtalTrainer(SupervisedTrainer):
             optimizer.step()
             optimizer.zero_grad()
         return total + super().training_step(model, {**inputs, "phase": self.phases[-1]}, num_items_in_batch)
-
-    def best(self, metric: str) -> tuple[int, float] | None:
-        """Step and value of the best test on the way by ``metric``; None without tests."""
-        name = TEST_PREFIX + metric
-        found = [(entry[name], -entry["step"]) for entry in self.state.log_history if name in entry]
-        return None if not found else (-max(found)[1], max(found)[0])
-
-
-class TestOnTheWay(TrainerCallback):
-    """Logs what a test gives every so many steps; nothing is chosen by it."""
-
-    __test__ = False  # not a test of pytest's
-
-    def __init__(self, trainer: WtalTrainer, test: Callable[[], Mapping[str, float]], every: int) -> None:
-        self.trainer, self.test, self.every = trainer, test, every
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.global_step % self.every == 0:
-            self.trainer.log({f"{TEST_PREFIX}{name}": value for name, value in self.test().items()})
 
 
 def inverse_root(step: int, warmup: int) -> float:

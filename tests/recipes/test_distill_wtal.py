@@ -32,7 +32,8 @@ def test_generated_data_end_to_end(run_recipe, tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "descriptions: planted" in said and "class names serve" not in said
     summary = json.loads((folder / "summary.json").read_text())
-    for part in ("before", "after", "shuffled"):
+    assert summary["trivial"]["rule"] in summary["trivial"]["rules"]
+    for part in ("before", "after", "shuffled", "trivial"):
         assert 0 <= summary[part]["average_mAP"] <= 1
         levels = [summary[part][f"mAP@0.{digit}"] for digit in range(1, 8)]
         assert summary[part]["average_mAP"] == pytest.approx(np.mean(levels))
