@@ -25,7 +25,7 @@ from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_str
 from invert_rl.tal.trivial import best_rule, class_means, nearest_mean, smoothed
 
 WORLD = PlantedSettings(
-    train_videos=128, test_videos=48, lengths=(6, 20), actions=2, strength=4.5, second_strength=8.0
+    train_videos=192, test_videos=48, lengths=(6, 20), actions=2, strength=7.0, second_strength=12.0
 )
 EDGE = 2
 """Rows of an action's beginning and of its end."""

@@ -103,6 +103,9 @@ def class_split(args: PSFTRArguments, number: int) -> ClassSplit:
 def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData:
     """Read the annotations, features and class texts of a split; raises `DataError` for what does not fit."""
     assert args.annotations is not None and args.features is not None and args.text is not None
+    text = read_text_embeddings(Path(args.text), split.train, args.prompt)
+    if text.shape[1] != width:
+        raise DataError(f"{args.text}: embeddings of {text.shape[1]} channels, but width is {width}")
     features = args.open_features(width)
     database = args.with_frame_rates(read_database(Path(args.annotations)))
     resized = args.rescale is not None
@@ -120,9 +123,6 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
         return DetectionSet(database, videos(database, args.test_subset, classes), classes, text)
 
     seen = of_classes(everything, split.train)
-    text = read_text_embeddings(Path(args.text), split.train, args.prompt)
-    if text.shape[1] != width:
-        raise DataError(f"{args.text}: embeddings of {text.shape[1]} channels, but width is {width}")
     slices = training_slices(videos(seen, args.train_subset, split.train), args.slice_size, args.slice_overlap)
     return SplitData(
         split,
