@@ -64,9 +64,8 @@ def main(args: ActionVLMArguments) -> None:
     after, results = score_test_set(run)
     after |= bias_report(run, after["average_mAP"])
     controls = {}
-    if (
-        args.train_annotations is None
-    ):  # what a fixed rule gets on generated data, and a training that can learn nothing
+    # on generated data: what a fixed rule gets, and a training that can learn nothing
+    if args.train_annotations is None:
         controls["trivial"] = trivial(data, args.protocol, args.thresholds)
         if args.shuffled_control:
             control = build(
