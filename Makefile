@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test slow-test lint vllm-lab vllm-parity clean
+.PHONY: setup demo test test-newer slow-test lint vllm-lab vllm-parity clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,21 @@ demo: setup
 # one process a core, one thread each
 test: setup lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# what depends on Python and PyAV most, on a newer Python in an environment of its own; all: NEWER_TESTS=tests
+NEWER ?= python3.13
+NEWER_VENV := .venv-newer
+NEWER_TESTS ?= tests/rewards tests/data_prep tests/invert_rl/video tests/invert_rl/toy tests/invert_rl/test_cli.py \
+	tests/recipes/test_configs.py
+
+test-newer: $(NEWER_VENV)/.installed
+	$(NEWER_VENV)/bin/python -m pytest $(NEWER_TESTS)
+
+$(NEWER_VENV)/.installed: pyproject.toml
+	$(NEWER) -m venv --clear $(NEWER_VENV)
+	$(NEWER_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(NEWER_VENV)/bin/python -m pip install --quiet --editable ".[dev]"
+	touch $@
 
 slow-test: setup
 	$(BIN)/python -m pytest -m slow
@@ -44,4 +59,4 @@ vllm-parity: vllm-lab
 	$(LAB)/bin/python benchmarks/vllm_parity.py --server
 
 clean:
-	rm -rf $(VENV) $(LAB) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(NEWER_VENV) $(LAB) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

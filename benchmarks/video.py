@@ -1,7 +1,7 @@
 """A second epoch's frames from the frame store against decoding the videos again.
 
 ``python benchmarks/video.py [--videos DIR] [--encodings] [--json]``. Without ``--videos`` three clips are made. Every
-video is decoded by `load_clip`, and read by a `FrameStore` that keeps nothing in memory, every byte of it; both on
+video is decoded by `decode_clip`, and read by a `FrameStore` that keeps nothing in memory, every byte of it; both on
 one thread, files in the page cache. ``--encodings`` also measures other ways to keep the same frames.
 """
 
@@ -28,7 +28,7 @@ import torch
 from torchvision.io import ImageReadMode, decode_image, encode_jpeg, encode_png
 
 from invert_rl.video.errors import VideoError
-from invert_rl.video.load import load_clip
+from invert_rl.video.load import decode_clip
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
@@ -70,11 +70,11 @@ def compare(videos: Path, settings: FrameSettings, store: Path) -> tuple[dict[st
     for name in names:
         ref = VideoRef(name)
         try:
-            decoded, first = timed(functools.partial(load_clip, ref, settings, videos))
+            decoded, first = timed(functools.partial(decode_clip, ref, settings, videos))
         except VideoError:
             left_out.append(name)
             continue
-        decode = min(first, timed(functools.partial(load_clip, ref, settings, videos))[1])
+        decode = min(first, timed(functools.partial(decode_clip, ref, settings, videos))[1])
         FrameStore(videos, settings, memory_mb=0, directory=store).clip(ref)
         reader = FrameStore(videos, settings, memory_mb=0, directory=store)
         times = []

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import DataError
+from data_prep.errors import CRASHED, MISSING, OK, TIMEOUT, DataError
 from data_prep.manifest import (
     DURATION_TOLERANCE,
     append_record,
@@ -21,13 +21,11 @@ from data_prep.manifest import (
     open_manifest,
     read_manifest,
 )
-from data_prep.probe import CRASHED, MISSING, OK, TIMEOUT, VideoRecord, probe
+from data_prep.probe import VideoRecord, probe
 from data_prep.progress import progress
 from data_prep.rows import read_rows
-from data_prep.workers import Failure, run_each
+from data_prep.workers import TIMEOUT_SECONDS, Failure, run_each
 
-TIMEOUT_SECONDS = 300.0
-"""Time to decode one file: 40 min of 1280x720 at 30 fps at the 240 frames/s measured on one busy core."""
 SHOWN = 20
 """How many broken videos the text summary lists; ``--json`` and the manifest have all."""
 
@@ -129,7 +127,9 @@ def probe_each(folder: Path, names: Sequence[str], workers: int, timeout: float)
     """Yield ``(name, VideoRecord)`` for each video in the order of completion; see `check_files`."""
     if not names:
         return
-    for name, outcome in run_each(functools.partial(probe, str(folder)), names, workers, timeout):
+    for name, outcome in run_each(
+        functools.partial(probe, str(folder)), names, workers, timeout, imports=("data_prep.decode",)
+    ):
         if isinstance(outcome, Failure):
             status = TIMEOUT if outcome.timed_out else CRASHED
             outcome = VideoRecord(name, status, f"decoding: {outcome.reason}")

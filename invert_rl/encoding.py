@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import ProcessorMixin
+from transformers import PretrainedConfig, ProcessorMixin
 
 from invert_rl.video.clip import Clip
 
@@ -99,3 +99,18 @@ def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
     if prompts[0].second_per_grid_ts is not None:
         names.append("second_per_grid_ts")
     return {name: torch.cat([getattr(prompt, name) for prompt in prompts]) for name in names}
+
+
+def longest_prompt(config: PretrainedConfig, answer_tokens: int) -> int | None:
+    """Tokens, video included, that a model has positions for before an answer of ``answer_tokens``.
+
+    None for a model that states no number of positions. Raises `ValueError` where the answer leaves no room.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if positions is None:
+        return None
+    if answer_tokens >= positions:
+        raise ValueError(
+            f"answers of {answer_tokens} tokens leave no room for a prompt: the model has {positions} places"
+        )
+    return int(positions) - answer_tokens

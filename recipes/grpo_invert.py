@@ -79,6 +79,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
             str(world.test),
             str(world.videos),
         )
+        args.decode_in_process = True  # these videos crash no decoder
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     evaluated = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks]))
@@ -119,7 +120,13 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     processor = load_processor(name, model_args.model_revision)
     settings = args.frame_settings(processor.video_processor.patch_size)
     store_class = BlankFrameStore if args.blank_video else FrameStore
-    store = store_class(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store)
+    store = store_class(
+        args.video_root,
+        settings,
+        memory_mb=args.frame_memory_mb,
+        directory=args.frame_store,
+        in_process=args.decode_in_process,
+    )
     check_video_root(rows, args.video_root)
     with setting_errors():
         policy = load_policy(name, model_args, args.trained_positions)

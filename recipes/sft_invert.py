@@ -66,6 +66,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if toy:
         world = toy_world(SFT_SEED, args.toy_train_clips, args.toy_test_clips)
         args.train_data, args.eval_data, args.video_root = str(world.train), str(world.test), str(world.videos)
+        args.decode_in_process = True  # these videos crash no decoder
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
     pipeline = load_pipeline(args.verb_pipeline)
@@ -107,7 +108,13 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
             target=target,
             args=args,
             processing_class=processor,
-            store=FrameStore(args.video_root, settings, memory_mb=args.frame_memory_mb, directory=args.frame_store),
+            store=FrameStore(
+                args.video_root,
+                settings,
+                memory_mb=args.frame_memory_mb,
+                directory=args.frame_store,
+                in_process=args.decode_in_process,
+            ),
             quarantine=quarantine,
             peft_config=policy.peft_config,
             callbacks=[RunLog(), *args.stopping_callbacks()],

@@ -47,6 +47,7 @@ def main(args: LLaVActionConfig, model_args: ModelConfig) -> None:
             "load_in_4bit and load_in_8bit are not supported: the action token and the heads are trained whole"
         )
     toy = args.train_data is None
+    args.decode_in_process |= toy  # generated videos crash no decoder
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to train")
     model_args.model_name_or_path = model_args.model_name_or_path or start_checkpoint()
@@ -99,7 +100,13 @@ def train_arm(
     # data
     encoder = ClipEncoder(processor, model.config, run.action_token, run.max_length)
     frames = run.frame_settings(getattr(processor.video_processor, "patch_size", 14))
-    store = SegmentStore(data.video_root, frames, memory_mb=run.frame_memory_mb, directory=run.frame_store)
+    store = SegmentStore(
+        data.video_root,
+        frames,
+        memory_mb=run.frame_memory_mb,
+        directory=run.frame_store,
+        in_process=run.decode_in_process,
+    )
     encode = SampleEncoder(encoder, store, run.views(), data.classes)
     mixture = Mixture(data.pools, run.mixture(), run.seed)
     parts = run.world_size * run.gradient_accumulation_steps

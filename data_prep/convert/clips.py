@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from data_prep.check_videos import TIMEOUT_SECONDS, probe_each
+from data_prep.check_videos import probe_each
 from data_prep.convert.grounding import RowBuilder
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
@@ -14,6 +14,7 @@ from data_prep.files import read_json
 from data_prep.probe import OK, VideoRecord
 from data_prep.progress import progress
 from data_prep.rows import Row, check_video_name
+from data_prep.workers import TIMEOUT_SECONDS
 
 NAME = "clips"
 

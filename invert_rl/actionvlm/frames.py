@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.functional import resize
 
-from data_prep.errors import DataError
+from data_prep.decode import Deadline, decode_at, list_frames
+from data_prep.errors import DataError, VideoError
+from data_prep.video_file import resolve
+from data_prep.workers import TIMEOUT_SECONDS, in_worker
 from invert_rl.tal.data import Video
 from invert_rl.tal.grid import Grid
-from invert_rl.video.decode import Deadline, decode_at, probe
+from invert_rl.video.load import decode_apart
 from invert_rl.video.sampling import nearest
 
 
@@ -26,7 +30,7 @@ class FrameReader:
     ending: str
     size: int
     """Height and width, pixels."""
-    timeout: float = 600.0
+    timeout: float = TIMEOUT_SECONDS
     """Seconds for one window."""
 
     def read(self, video: str, times: Tensor) -> Tensor:
@@ -35,11 +39,7 @@ class FrameReader:
         Raises `VideoError` with the video's name where it cannot be decoded.
         """
         name = f"{video}{self.ending}"
-        deadline = Deadline(name, self.timeout)
-        info = probe(self.root / name, deadline, name)
-        places = nearest(info.times, times.double().numpy())
-        pictures, _ = decode_at(self.root / name, info, sorted(set(places.tolist())), self._resized, False, deadline)
-        return torch.stack([pictures[place] for place in places.tolist()])
+        return torch.from_numpy(decode_apart(_read, (self, name, times.double().numpy()), name, self.timeout))
 
     def fill(self, videos: Sequence[Video], rows: int) -> Tensor:
         """Frames of windows of `time_videos`, ``(B, rows, 3, size, size)`` uint8, black where a window has ended."""
@@ -48,11 +48,27 @@ class FrameReader:
             frames[place, : len(video.features)] = self.read(video.video, video.features[:][:, 0])
         return frames
 
-    def _resized(self, picture: np.ndarray) -> Tensor:
-        from torchvision.transforms.functional import resize
-
+    def resized(self, picture: np.ndarray) -> Tensor:
+        """A picture (H, W, 3) as a frame (3, size, size), uint8."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
         return resize(image, [self.size, self.size], antialias=True)
+
+
+def _read(item: tuple[FrameReader, str, np.ndarray]) -> np.ndarray:
+    """Called in a worker process: the frames of `FrameReader.read`."""
+    reader, name, times = item
+    if in_worker():
+        torch.set_num_threads(1)
+    path = resolve(reader.root, name)
+    deadline = Deadline(name, reader.timeout)
+    info = list_frames(path, deadline, name)
+    for _ in range(3):
+        places = nearest(info.times, times)
+        pictures, found = decode_at(path, info, sorted(set(places.tolist())), reader.resized, False, deadline)
+        if found is info:
+            return torch.stack([pictures[place] for place in places.tolist()]).numpy()
+        info = found
+    raise VideoError(name, "decoding gives other frames each time; re-encode the file with FFmpeg")
 
 
 def time_videos(

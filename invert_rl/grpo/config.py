@@ -78,7 +78,10 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
     frame_memory_mb: int = field(default=1024, metadata={"help": "Memory for decoded frames kept in each process, MB."})
     max_prompt_length: int | None = field(
         default=None,
-        metadata={"help": "A row whose prompt has more tokens, video included, is refused by id; never cut."},
+        metadata={
+            "help": "A row whose prompt has more tokens, video included, is refused by id; never cut. Default: the "
+            "model's positions less max_completion_length."
+        },
     )
     blank_video: bool = field(
         default=False, metadata={"help": "Control: every frame is grey, so that only text and lengths are left."}

@@ -28,7 +28,7 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
-from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, longest_prompt
 from invert_rl.evaluation.validation import Validating
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.completion_log import readable_prompt
@@ -151,6 +151,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         self.steps_per_round = args.steps_per_round
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
+        answer_tokens = args.max_completion_length or 0
+        self.longest_prompt = args.max_prompt_length or longest_prompt(self.model.config, answer_tokens)
         self.store = store
         self.clips = Prefetcher(store, args.dataloader_num_workers)
         self.lookahead = Lookahead(
@@ -234,7 +236,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
             clip = self.clips.clip(video_of(chat))
         with self._part("encode"):
             prompt = self.encoder(chat, clip)
-        limit = self.args.max_prompt_length
+        limit = self.longest_prompt
         if limit is not None and len(prompt.input_ids) > limit:
             raise VideoError(
                 f"{row.video} (row {row.id}, {task})",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,10 +16,12 @@ import av
 import numpy as np
 from PIL import Image
 
+from data_prep.errors import VideoError
 from data_prep.progress import progress
+from data_prep.video_file import open_video, resolve
+from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.video.clip import Clip
-from invert_rl.video.errors import VideoError
-from invert_rl.video.load import load_clip, resolve
+from invert_rl.video.load import decode_apart, load_clip
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.settings import FrameSettings
 
@@ -58,13 +61,13 @@ def media_of(videos: Sequence[str], root: Path, kind: Kind, limit_bytes: int) ->
     """
     found: dict[str, Medium] = {}
     left = limit_bytes
-    forms = list({"clips": (_clip, _frames), "frames": (_frames,), "none": ()}[kind])
+    forms = list({"clips": (functools.partial(_clip, AS_IT_IS), _frames), "frames": (_frames,), "none": ()}[kind])
     for name in progress(list(dict.fromkeys(videos)), "clips"):
         medium = Medium("none", [], [], "left out to keep the file small")
         while forms:
             try:
-                candidate = forms[0](name, root)
-            except (VideoError, av.FFmpegError) as error:
+                candidate = decode_apart(_made, (forms[0], name, root), name, TIMEOUT_SECONDS)
+            except VideoError as error:
                 logger.warning("%s is not shown: %s", name, error)
                 medium = Medium("none", [], [], str(error))
                 break
@@ -77,9 +80,15 @@ def media_of(videos: Sequence[str], root: Path, kind: Kind, limit_bytes: int) ->
     return found
 
 
-def _clip(name: str, root: Path) -> Medium:
+def _made(item: tuple[Callable[[str, Path], Medium], str, Path]) -> Medium:
+    """Called in a worker process: a form of a video."""
+    form, name, root = item
+    return form(name, root)
+
+
+def _clip(as_it_is: int, name: str, root: Path) -> Medium:
     path = resolve(root, name)
-    if path.is_file() and path.stat().st_size <= AS_IT_IS and _plays_everywhere(path):
+    if path.is_file() and path.stat().st_size <= as_it_is and _plays_everywhere(path, name):
         return Medium("clip", [_base64(path.read_bytes())], [])
     return Medium("clip", [_base64(encode(load_clip(VideoRef(name), CLIP, root)))], [])
 
@@ -116,14 +125,11 @@ def _picture(frame: object) -> np.ndarray:
     return np.ascontiguousarray(frame.permute(1, 2, 0).numpy())  # type: ignore[attr-defined]
 
 
-def _plays_everywhere(path: Path) -> bool:
+def _plays_everywhere(path: Path, name: str) -> bool:
     """Whether browsers play the file: H.264 with 4:2:0 colours in an mp4."""
-    with av.open(str(path)) as container:
-        streams = container.streams.video
-        if "mp4" not in container.format.name or not streams:
-            return False
-        context = streams[0].codec_context
-        return context.name == "h264" and context.pix_fmt in ("yuv420p", "yuvj420p")
+    with open_video(path, name) as (container, stream):
+        context = stream.codec_context
+        return "mp4" in container.format.name and context.name == "h264" and context.pix_fmt in ("yuv420p", "yuvj420p")
 
 
 def _base64(content: bytes) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import DataError
 from data_prep.progress import progress
 from data_prep.rows import Window, read_rows
-from data_prep.workers import Failure, run_each
+from data_prep.workers import TIMEOUT_SECONDS, Failure, run_each
 from invert_rl.video.errors import VideoError
 from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.ref import VideoRef
@@ -26,8 +26,6 @@ from invert_rl.video.settings import FrameSettings
 if TYPE_CHECKING:
     from invert_rl.video.store import FrameStore
 
-TIMEOUT_SECONDS = 300.0
-"""Time for one video and all its windows; a process that takes longer is killed."""
 SHOWN = 20
 """How many broken videos the text summary lists."""
 

@@ -32,6 +32,10 @@ class Clip:
     path: str
     """Name of the source video."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes the frames travel as an array: tensors would as shared memory, which may be scarce."""
+        return _clip, (self.frames.numpy(), self.timestamps, self.start, self.end, self.path)
+
     @property
     def sampled_fps(self) -> float:
         """Frames per second: T / (end - start)."""
@@ -64,3 +68,7 @@ class Clip:
     def vllm_metadata(self) -> dict[str, Any]:
         """`metadata` with the key that tells vLLM not to sample the frames once more."""
         return {**self.metadata(), "do_sample_frames": False}
+
+
+def _clip(frames: np.ndarray, *others: Any) -> Clip:
+    return Clip(torch.from_numpy(frames), *others)

@@ -17,6 +17,13 @@ class FrameFields:
     total_pixels: int = field(default=3584 * 28 * 28, metadata={"help": "Pixel budget of a whole video (paper, 3.1)."})
     min_pixels: int = field(default=16 * 28 * 28, metadata={"help": "Least pixels of a frame."})
     max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "Most pixels of a frame."})
+    decode_in_process: bool = field(
+        default=False,
+        metadata={
+            "help": "Without --dataloader_num_workers: decode in the training process itself and not in one beside it, "
+            "which a file that crashes the decoder would take along. The generated videos are decoded so."
+        },
+    )
 
     def frame_settings(self, image_patch_size: int) -> FrameSettings:
         """How videos are sampled and resized, for a model with that patch size (14: Qwen2.5-VL, 16: Qwen3-VL)."""

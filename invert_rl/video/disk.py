@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,9 @@ from filelock import lock_descriptor
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from data_prep.errors import UNREADABLE, VideoError
+from data_prep.video_file import look_at
 from invert_rl.video.clip import Clip
-from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.settings import FrameSettings
 
@@ -41,22 +41,19 @@ class Source:
     """The file that a clip was made from: its size and modification time, and its content's hash."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Look at the file; raises `VideoError` if it is missing or not a regular file."""
-        try:
-            status = path.stat()
-        except FileNotFoundError as error:
-            raise VideoError(name, "no such file") from error
-        except OSError as error:
-            raise VideoError(name, f"cannot be opened ({error.strerror})") from error
-        if not stat.S_ISREG(status.st_mode):
-            raise VideoError(name, "not a regular file")
+        """Look at the file; raises `VideoError` if it is missing, empty or not a regular file."""
+        status = look_at(path, name)
         self.path = path
+        self.name = name
         self.size = status.st_size
         self.mtime_ns = status.st_mtime_ns
 
     def sha256(self) -> str:
-        """Hash of the content, in hexadecimal."""
-        return _sha256(self.path, self.size, self.mtime_ns)
+        """Hash of the content, in hexadecimal; raises `VideoError` where it cannot be read."""
+        try:
+            return _sha256(self.path, self.size, self.mtime_ns)
+        except OSError as error:  # of the video, not of the store
+            raise VideoError(self.name, f"cannot be read ({error.strerror})", UNREADABLE) from error
 
     def same(self, recorded: dict[str, str]) -> bool:
         """Whether an entry's record means this file; a copy with another modification time is the same."""

@@ -6,24 +6,19 @@ import copy
 import functools
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
-from typing import Any
 
 import torch
 
-from data_prep.workers import Failure, Worker, WorkerStartError
+from data_prep.errors import TIMEOUT, VideoError
+from data_prep.workers import TIMEOUT_SECONDS, Failure, Worker, WorkerStartError, call_apart, forget_apart
 from invert_rl.video.clip import Clip
-from invert_rl.video.errors import VideoError
+from invert_rl.video.load import GRACE_SECONDS, outlived
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.store import FrameStore
 
 logger = logging.getLogger(__name__)
-
-GRACE_SECONDS = 60.0
-"""What a worker may take beyond the store's own time limits before it is killed: start, reading, hashing."""
-TRIES = 2
-"""How often a clip is tried whose worker dies: once more, as it may have been killed for another reason."""
 
 
 class Prefetcher:
@@ -31,19 +26,20 @@ class Prefetcher:
 
     Nothing but the waiting time depends on it: frames and errors are those of the store. A clip that takes longer than
     ``limit`` seconds is a `VideoError` and its worker is replaced; so is one whose worker died twice. Where no worker
-    can be started clips are decoded here. Finished clips that wait to be asked for take at most the store's
+    can be started clips are decoded in this process. Finished clips that wait to be asked for take at most the store's
     ``memory_bytes`` and one clip for each worker. Not for several threads.
 
     Args:
         store: what decodes; each worker gets a copy that keeps nothing in memory.
-        workers: how many processes; 0 decodes in this process when asked, in a thread that is left behind if it hangs.
+        workers: how many processes; 0 decodes when asked, in the one helper process that this one has for it (with a
+            memory of its own as large as the store's), or, where the store says so, in a thread of this process.
         limit: seconds per clip; default: twice the store's timeout (a part may need the whole and itself) and a minute.
     """
 
     def __init__(self, store: FrameStore, workers: int, limit: float | None = None) -> None:
         self.store = store
         self.workers = workers
-        self.limit = limit or 2 * (store.timeout or 300.0) + GRACE_SECONDS
+        self.limit = limit or 2 * (store.timeout or TIMEOUT_SECONDS) + GRACE_SECONDS
         self.asked = 0
         """Clips that were asked for so far."""
         self.waited = 0
@@ -54,6 +50,7 @@ class Prefetcher:
         self._urgent: VideoRef | None = None
         self._changed = threading.Condition()
         self._team: list[tuple[Worker, threading.Thread]] = []
+        self._apart = functools.partial(decode, copy.copy(store))
 
     def want(self, refs: Iterable[VideoRef]) -> None:
         """Decode these, in their order, and forget what was wanted before and has not been asked for."""
@@ -74,7 +71,19 @@ class Prefetcher:
             return self.store.clip(ref)
         if not self.workers:
             self.waited += 1
-            return self._watched(ref)
+            outcome = self._watched(ref) if self.store.in_process else self._decoded(self._helper, ref)
+        else:
+            outcome = self._awaited(ref)
+        if isinstance(outcome, WorkerStartError):
+            logger.warning("%s; decoding in the main process", outcome)
+            outcome = self._watched(ref)
+        if isinstance(outcome, Exception):
+            raise outcome
+        self.store.remember(ref, outcome)
+        return outcome
+
+    def _awaited(self, ref: VideoRef) -> Clip | Exception:
+        """What the team of workers makes of ``ref``, first of all that is wanted."""
         with self._changed:
             self.waited += ref not in self._ready
             self._start()
@@ -86,15 +95,9 @@ class Prefetcher:
             outcome = self._ready.pop(ref)
             self._wanted.pop(ref, None)
             self._changed.notify_all()  # there is room for another
-        if isinstance(outcome, WorkerStartError):
-            logger.warning("%s; decoding in the main process", outcome)
-            return self._watched(ref)
-        if isinstance(outcome, Exception):
-            raise outcome
-        self.store.remember(ref, outcome)
         return outcome
 
-    def _watched(self, ref: VideoRef) -> Clip:
+    def _watched(self, ref: VideoRef) -> Clip | Exception:
         """Decode in a thread of this process, which is left behind where it hangs."""
         outcome: SimpleQueue[Clip | Exception] = SimpleQueue()
 
@@ -106,15 +109,16 @@ class Prefetcher:
 
         threading.Thread(target=decode_here, name="decode", daemon=True).start()
         try:
-            found = outcome.get(timeout=self.limit)
+            return outcome.get(timeout=self.limit)
         except Empty:
-            raise VideoError(ref.path, f"decoding: not finished after the limit of {self.limit:g} s") from None
-        if isinstance(found, Exception):
-            raise found
-        return found
+            return VideoError(ref.path, f"decoding: not finished after the limit of {self.limit:g} s", TIMEOUT)
+
+    def _helper(self, ref: VideoRef) -> Clip | Failure:
+        return call_apart(self._apart, ref, self.limit)
 
     def close(self) -> None:
         """End the workers; they start again when something is wanted."""
+        forget_apart(self._apart)
         with self._changed:
             team, self._team = self._team, []
             self._wanted, self._ready = {}, {}
@@ -162,7 +166,7 @@ class Prefetcher:
                 if ref is None or worker.stopped:
                     return
                 self._running.add(ref)
-            outcome = self._decoded(worker, ref)
+            outcome = self._decoded(lambda wanted: worker.call(wanted, self.limit), ref)
             with self._changed:
                 self._running.discard(ref)
                 if ref in self._wanted or ref == self._urgent:
@@ -179,28 +183,14 @@ class Prefetcher:
             return None
         return next((ref for ref in self._wanted if ref not in busy), None)
 
-    def _decoded(self, worker: Worker, ref: VideoRef) -> Clip | Exception:
-        reason = ""
-        for _ in range(TRIES):
-            try:
-                answer = worker.call(ref, self.limit)
-            except Exception as error:  # raised where the clip is asked for
-                return error
-            if not isinstance(answer, Failure):
-                return answer if isinstance(answer, VideoError) else Clip(torch.from_numpy(answer[0]), *answer[1:])
-            reason = answer.reason
-            if answer.timed_out:
-                break
-            if not worker.stopped:
-                logger.warning("%s: a worker process that decoded it is gone: %s", ref.path, reason)
-        return VideoError(ref.path, f"decoding: {reason}")
+    def _decoded(self, call: Callable[[VideoRef], Clip | Failure], ref: VideoRef) -> Clip | Exception:
+        try:
+            return outlived(lambda: call(ref), ref.path)
+        except Exception as error:  # raised where the clip is asked for
+            return error
 
 
-def decode(store: FrameStore, ref: VideoRef) -> tuple[Any, ...] | VideoError:
-    """Called in a worker: the fields of a `Clip`, its frames as an array (tensors would travel as shared memory)."""
+def decode(store: FrameStore, ref: VideoRef) -> Clip:
+    """Called in a worker process: the store's clip."""
     torch.set_num_threads(1)
-    try:
-        clip = store.clip(ref)
-    except VideoError as error:
-        return error
-    return clip.frames.numpy(), clip.timestamps, clip.start, clip.end, clip.path
+    return store.clip(ref)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from qwen_vl_utils.vision_process import smart_nframes, smart_resize
 
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
@@ -44,8 +45,6 @@ def frame_count(frames_in_window: int, seconds: float, settings: FrameSettings) 
 
     Raises `ValueError` for fewer than two frames.
     """
-    from qwen_vl_utils.vision_process import smart_nframes
-
     # 2 ms: Matroska rounds times to 1 ms, and 12 s at 2 fps must not become 11.999 s, hence 22 frames.
     rate = frames_in_window / (seconds + 0.002)
     limits = {"fps": settings.fps, "min_frames": settings.min_frames, "max_frames": settings.max_frames}
@@ -86,8 +85,6 @@ def frame_size(height: int, width: int, count: int, settings: FrameSettings, pat
 
     Raises `VideoError` for a picture more than 200 times as long as wide.
     """
-    from qwen_vl_utils.vision_process import smart_resize
-
     least = settings.min_pixels
     share = settings.total_pixels / count * TEMPORAL_PATCH
     most = max(min(settings.max_pixels, share), int(least * 1.05))

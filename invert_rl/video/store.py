@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.video_file import resolve
+from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.video.clip import Clip
 from invert_rl.video.disk import Source, encode_entry, entry_path, read_entry, writing
-from invert_rl.video.load import load_clip, resolve
+from invert_rl.video.load import decode_clip, load_clip
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.sampling import frame_count, window_of
 from invert_rl.video.settings import TEMPORAL_PATCH, FrameSettings
@@ -44,15 +46,18 @@ class FrameStore:
         settings: FrameSettings,
         memory_mb: float = 1024,
         directory: str | os.PathLike[str] | None = None,
-        timeout: float | None = 60.0,
+        timeout: float | None = TIMEOUT_SECONDS,
+        in_process: bool = False,
     ) -> None:
         """``root``: the video folder; ``memory_mb``: at most this many megabytes of frames stay in memory;
-        ``directory``: where frames are kept on disk; ``timeout``: seconds for decoding a clip."""
+        ``directory``: where frames are kept on disk; ``timeout``: seconds for decoding a clip; ``in_process``:
+        decode in this process and not in one of its own, so that a crash of the decoder takes this one along."""
         self.root = Path(root)
         self.settings = settings
         self.memory_bytes = int(memory_mb * 1e6)
         self.directory = None if directory is None else Path(directory)
         self.timeout = timeout
+        self.in_process = in_process
         self.write_error: OSError | None = None
         self._clips: OrderedDict[VideoRef, Clip] = OrderedDict()
         self._used = 0
@@ -109,7 +114,7 @@ class FrameStore:
     def _stored(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
         """From disk, or else decoded and written there."""
         if self.directory is None:
-            return load_clip(ref, self.settings, self.root, self.timeout, size)
+            return self._decoded(ref, size)
         source = Source(resolve(self.root, ref.path), ref.path)
         path = entry_path(self.directory, self.settings, ref)
         clip = read_entry(path, ref, source)
@@ -120,15 +125,19 @@ class FrameStore:
                 with writing(path) as file:
                     clip = read_entry(path, ref, source)  # another process may have written it meanwhile
                     if clip is None:
-                        clip = load_clip(ref, self.settings, self.root, self.timeout, size)
+                        clip = self._decoded(ref, size)
                         file.write(encode_entry(clip, source))
                 return clip
             except OSError as error:
                 self.write_error = error
                 logger.warning("frames are no longer stored in %s: %s", self.directory, error)
         if clip is None:
-            clip = load_clip(ref, self.settings, self.root, self.timeout, size)
+            clip = self._decoded(ref, size)
         return clip
+
+    def _decoded(self, ref: VideoRef, size: tuple[int, int] | None) -> Clip:
+        decode = decode_clip if self.in_process else load_clip
+        return decode(ref, self.settings, self.root, self.timeout, size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the memory and its lock, which stay in their process."""

@@ -256,7 +256,7 @@ def test_text_output_names_what_is_wrong(tmp_path: Path, folder: Path, capsys) -
     assert check_videos.run(parser.parse_args([str(data), "--videos", str(folder), "--workers", "1"])) == 1
     said = capsys.readouterr().out
     assert "1 of 2 videos ok" in said
-    assert "BROKEN, unreadable: 1" in said and "text.mp4: cannot be opened as a video" in said
+    assert "BROKEN, unreadable: 1" in said and "text.mp4: not a video or damaged from the start" in said
     assert "LENGTH DISAGREES" in said and "annotated 9.00 s, decoded 2.00 s" in said
 
 

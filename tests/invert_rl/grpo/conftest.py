@@ -55,7 +55,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
             reward_funcs=rewards,
             args=args,
             processing_class=processor,
-            store=FrameStore(root, args.frame_settings(processor.video_processor.patch_size)),
+            store=FrameStore(root, args.frame_settings(processor.video_processor.patch_size), in_process=True),
             **passed,
         )
 

@@ -87,6 +87,26 @@ def test_a_prompt_that_is_too_long_is_refused_by_id(make_trainer, tiny_qwen2_5, 
         assert f"more than max_prompt_length {limit}" in reason
 
 
+def test_the_models_own_positions_are_the_limit_by_default(make_trainer, tiny_qwen2_5, rows, monkeypatch):
+    trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"])
+    places = trainer.model.config.get_text_config().max_position_embeddings
+    assert trainer.longest_prompt == places - 6  # max_completion_length
+    config = type(trainer.model.config.get_text_config())
+    built = config.__init__
+
+    def small(self, *args, **kwargs):
+        built(self, *args, **kwargs)
+        self.max_position_embeddings = 100
+
+    monkeypatch.setattr(config, "__init__", small)
+    trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"])
+    assert trainer.longest_prompt == 94
+    with pytest.raises(DataError, match="the prompt has .* tokens, more than max_prompt_length 94"):
+        trainer.train()
+    with pytest.raises(ValueError, match="answers of 200 tokens leave no room"):
+        make_trainer(tiny_qwen2_5, tasks=["tvg"], max_completion_length=200)
+
+
 def probe_draw(index: int):
     from invert_rl.schedule import Draw
 

@@ -94,7 +94,8 @@ def main(job: dict[str, Any]) -> None:
         pretend_gpus()
     processor = load_processor(job["checkpoint"])
     rows: list[Row] = read_rows(Path(job["world"]) / "train.jsonl")[: job.get("rows")]
-    store = FaultyStore(Path(job["world"]) / "videos", args.frame_settings(processor.video_processor.patch_size))
+    settings = args.frame_settings(processor.video_processor.patch_size)
+    store = FaultyStore(Path(job["world"]) / "videos", settings, in_process=True)
     store.broken, store.fault = rows[0].video, fault if args.process_index == 1 else None
     rounds: list[dict[str, Any]] = []
     trainer = InvertGRPOTrainer(

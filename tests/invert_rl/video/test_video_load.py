@@ -22,7 +22,7 @@ from video_clips import (
     write_video,
 )
 
-from invert_rl.video.decode import probe
+from data_prep.decode import list_frames
 from invert_rl.video.errors import VideoError
 from invert_rl.video.load import load_clip
 from invert_rl.video.ref import VideoRef
@@ -108,7 +108,7 @@ def test_first_frame_later_than_zero_keeps_its_time(tmp_path: Path) -> None:
 )
 def test_no_duration_in_the_header(tmp_path: Path, name: str, codec: str, container_options: dict[str, str]) -> None:
     path = constant_rate(tmp_path / name, codec, container_options=container_options)
-    info = probe(path)
+    info = list_frames(path)
     assert info.frames == 40
     assert info.duration == pytest.approx(4.0, abs=0.002)
     clip = load_clip(VideoRef(name), SETTINGS, tmp_path)
@@ -253,6 +253,8 @@ def test_only_regular_files_are_read_and_a_fifo_is_not_waited_for(tmp_path: Path
     (tmp_path / "folder.mp4").mkdir()
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(VideoError):
+        load_clip(VideoRef("absent.mp4"), SETTINGS, tmp_path)  # starts the process that decodes
     started = time.monotonic()
     reasons = {}
     for name in ("fifo.mp4", "folder.mp4", "empty.mp4", "text.mp4"):
@@ -261,7 +263,8 @@ def test_only_regular_files_are_read_and_a_fifo_is_not_waited_for(tmp_path: Path
         reasons[name] = caught.value.reason
         assert str(caught.value) == f"{name}: {caught.value.reason}"
     assert time.monotonic() - started < 2
-    assert reasons["fifo.mp4"] == reasons["folder.mp4"] == "not a regular file"
+    assert reasons["fifo.mp4"] == "not a regular file but a named pipe"
+    assert reasons["folder.mp4"] == "not a regular file but a folder"
     assert reasons["empty.mp4"] == "empty file"
     assert "not a video" in reasons["text.mp4"]
 

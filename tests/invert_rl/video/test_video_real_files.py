@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from invert_rl.video.decode import probe
+from data_prep.decode import list_frames
 from invert_rl.video.errors import VideoError
 from invert_rl.video.load import load_clip
 from invert_rl.video.ref import VideoRef
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "video
 SETTINGS = FrameSettings(min_pixels=4 * 28 * 28, max_pixels=16 * 28 * 28)
 BROKEN = {
     "decord_corrupted.mp4": "decoding stopped after 28 of 50 frames",
-    "derived_asl_help_truncated_60kB.mkv": "truncated: the header states 1.93 s, the frames end after 0.43 s",
+    "derived_asl_help_truncated_60kB.mkv": "truncated: the header states 1.933 s, the frames end after 0.433 s",
     "derived_bottle_truncated_330kB.mp4": "not a video or damaged from the start",
     "derived_not_a_video.mp4": "not a video or damaged from the start",
     "moviepy_zero_byte.webm": "empty file",
@@ -96,7 +96,7 @@ def test_broken_files_say_what_is_wrong(name: str) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_good_files_load_with_their_frames(name: str, recorded: dict[str, dict]) -> None:
     expected = recorded[name]
-    info = probe(FOLDER / "files" / name)
+    info = list_frames(FOLDER / "files" / name)
     assert info.frames == LARGER_STREAM.get(name, expected["frames"])
     late = expected["first"] if info.container == "avi" else 0.0  # the decoder's delay, not a time
     if name not in LARGER_STREAM:

@@ -238,12 +238,12 @@ def test_a_write_that_the_system_cuts_short_leaves_nothing(videos: Path, tmp_pat
         "import resource, sys\n"
         "from invert_rl.video.store import FrameStore, FrameSettings, VideoRef\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "store = FrameStore(sys.argv[1], FrameSettings(), directory=sys.argv[2])\n"
+        "store = FrameStore(sys.argv[1], FrameSettings(), directory=sys.argv[2], in_process=True)\n"
         "assert len(store.clip(VideoRef('clip.mp4')).frames) == 24\n"
         "assert store.write_error is not None\n"
     )
     directory = tmp_path / "store"
-    subprocess.run([sys.executable, "-c", script, videos, directory], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, videos, directory], check=True, timeout=300)
     assert entries(directory) == []
 
 
@@ -262,7 +262,7 @@ def test_a_killed_writer_is_replaced(videos: Path, tmp_path: Path, decoded: list
     ready = context.Event()
     writer = context.Process(target=_hold, args=(path, ready))
     writer.start()
-    assert ready.wait(30)
+    assert ready.wait(300)
     assert [entry.suffix for entry in entries(directory)] == [".partial"]
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
@@ -285,7 +285,7 @@ def _clip_in_a_process(
 
     store_module.load_clip = counted
     ready.release()
-    start.wait(60)
+    start.wait(300)
     for name in ("clip.mp4", "b.mp4"):
         assert len(store.clip(VideoRef(name)).frames) == 24
 
@@ -299,10 +299,10 @@ def test_processes_that_want_the_same_frames_decode_them_once(videos: Path, tmp_
     processes = [context.Process(target=_clip_in_a_process, args=(store, ready, start, count)) for _ in range(2)]
     for process in processes:
         process.start()
-    assert all(ready.acquire(timeout=60) for _ in processes)
+    assert all(ready.acquire(timeout=300) for _ in processes)
     start.set()
     for process in processes:
-        process.join(60)
+        process.join(300)
         assert process.exitcode == 0
     assert count.value == 2
     assert [entry.suffix for entry in entries(directory)] == [".safetensors"] * 2
@@ -330,3 +330,16 @@ def test_a_flipped_byte_of_stored_frames_is_noticed(
     assert len(decoded) == 2
     assert torch.equal(FrameStore(videos, SETTINGS, directory=directory).clip(WHOLE).frames, whole)
     assert len(decoded) == 2
+
+
+def test_a_source_that_cannot_be_hashed_is_the_videos_error_and_not_the_stores(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("invert_rl.video.disk._sha256", broken)
+    store = FrameStore(videos, SETTINGS, directory=tmp_path / "store", in_process=True)
+    with pytest.raises(VideoError, match=r"clip.mp4: cannot be read \(Input/output error\)"):
+        store.clip(WHOLE)
+    assert store.write_error is None

@@ -1,6 +1,6 @@
 """Decoding by presentation time with PyAV: which frames a file holds, and the pictures of some of them.
 
-Two passes. `probe` reads the packets without decoding and lists the frames' presentation times, which also
+Two passes. `list_frames` reads the packets without decoding and lists the frames' presentation times, which also
 works where the header states no duration or the frame rate varies. `decode_at` then decodes and keeps the
 wanted frames only; it checks on the way that the frames that come out are those the packets promised.
 """
@@ -8,10 +8,8 @@ wanted frames only; it checks on the way that the frames that come out are those
 from __future__ import annotations
 
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
@@ -20,21 +18,23 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from invert_rl.video.errors import VideoError
-from invert_rl.video.orientation import upright
+from data_prep.errors import TIMEOUT, TRUNCATED, VideoError
+from data_prep.orientation import upright
+from data_prep.rows import MAX_SECONDS
+from data_prep.video_file import open_video, picture_of, rational, reading
 
 Picture = TypeVar("Picture")
+Item = TypeVar("Item")
 
-OPEN_OPTIONS = {"protocol_whitelist": "none"}
-"""No protocol at all: the file is opened here, and a playlist inside it must not make FFmpeg open others."""
-READ_BUFFER = 1 << 18
-"""Bytes per read; PyAV calls back into Python for each."""
 RELATIVE_CLOCK = {"mpegts", "mpeg"}
 """Containers whose clock starts anywhere; their times count from the container's start, as in players."""
 TIMED_HEADER = ("mov", "matroska", "avi", "flv", "asf")
 """Containers whose duration is stated in the header; for others FFmpeg guesses it."""
 LEAST_DECODED = 0.75
 """Share of the packets that must give a frame; VP8 has some that are never shown."""
+TRUNCATION_SECONDS = 0.5
+TRUNCATION_FRACTION = 0.05
+"""A file that ends earlier than its header says by more than the larger of the two is truncated."""
 PTS_GUESSED = {"avi"}
 """Containers without presentation times, which FFmpeg guesses from the order of decoding. With B frames they
 are in disorder and start late by the decoder's delay: take the frames in the order they come out, the first
@@ -98,54 +98,11 @@ class Deadline:
     def check(self) -> None:
         """Raise `VideoError` if the time is up."""
         if self.end is not None and time.monotonic() > self.end:
-            raise VideoError(self.name, f"not decoded within {self.seconds:g} s; raise the timeout or leave it out")
+            reason = f"not decoded within {self.seconds:g} s; raise the timeout or leave it out"
+            raise VideoError(self.name, reason, TIMEOUT)
 
 
-@contextmanager
-def open_video(path: str | os.PathLike[str], name: str | None = None) -> Iterator[tuple[Any, Any]]:
-    """Open a regular file as ``(container, video stream)``; of several video streams FFmpeg's best one.
-
-    Raises `VideoError` for a missing file, anything but a regular file (which is never waited for), an empty
-    file, a file that is no video and a file without a video stream.
-    """
-    name = str(path) if name is None else name
-    try:
-        file = open(path, "rb", buffering=0, opener=_open_at_once)  # noqa: SIM115 (closed below)
-    except FileNotFoundError as error:
-        raise VideoError(name, "no such file") from error
-    except IsADirectoryError as error:
-        raise VideoError(name, "not a regular file") from error
-    except OSError as error:
-        raise VideoError(name, f"cannot be opened ({error.strerror})") from error
-    with file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise VideoError(name, "not a regular file")
-        if status.st_size == 0:
-            raise VideoError(name, "empty file")
-        try:
-            container = av.open(
-                file, mode="r", options=dict(OPEN_OPTIONS), metadata_errors="replace", buffer_size=READ_BUFFER
-            )
-        except (av.FFmpegError, EOFError) as error:
-            raise VideoError(name, f"not a video or damaged from the start ({_reason(error)})") from error
-        with container:
-            stream = container.streams.best("video")
-            if stream is None:
-                raise VideoError(name, "no video stream")
-            if stream.codec_context is None:
-                raise VideoError(name, "no decoder for the video stream")
-            # Worker processes decode side by side; FFmpeg's own threads would cost more CPU for the same.
-            stream.codec_context.thread_count = 1
-            yield container, stream
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting: a FIFO would otherwise wait for its writer."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def probe(path: str | os.PathLike[str], deadline: Deadline | None = None, name: str | None = None) -> VideoInfo:
+def list_frames(path: str | os.PathLike[str], deadline: Deadline | None = None, name: str | None = None) -> VideoInfo:
     """List the frames of a video without decoding them; ``name`` is for error messages.
 
     Raises `VideoError` as `open_video` does, and for a file without frames, without presentation times, or
@@ -154,45 +111,76 @@ def probe(path: str | os.PathLike[str], deadline: Deadline | None = None, name: 
     name = str(path) if name is None else name
     deadline = deadline or Deadline(name, None)
     with open_video(path, name) as (container, stream):
-        packets: list[_Packet] = []
-        others_reach = 0.0
-        try:
-            for packet in container.demux():
-                deadline.check()
-                if packet.size == 0:
-                    continue
-                if packet.stream.index != stream.index:
-                    others_reach = max(others_reach, _packet_end(packet))
-                elif packet.pts is None:
-                    raise VideoError(name, "a packet carries no presentation time; re-mux the file with FFmpeg")
-                elif not packet.is_discard:
-                    packets.append(_Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
-        except (av.FFmpegError, EOFError) as error:
-            raise VideoError(name, f"reading stopped after {len(packets)} frames: {_reason(error)}") from error
-        if not packets:
-            raise VideoError(name, "no frame could be decoded")
-        packets.sort(key=lambda packet: packet.pts)
+        packets = PacketList(name, container, stream)
+        for packet in each(container.demux(), name, lambda: f"reading stopped after {len(packets)} frames"):
+            deadline.check()
+            packets.add(packet)
+        info = packets.info()
+    check_complete(info)
+    return info
+
+
+def each(items: Iterable[Item], name: str, what: Callable[[], str]) -> Iterator[Item]:
+    """The packets or frames that PyAV gives; a `VideoError` that begins ``what()`` where the file is damaged."""
+    iterator = iter(items)
+    while True:
+        with reading(name, what):
+            item = next(iterator, None)
+        if item is None:
+            return
+        yield item
+
+
+class PacketList:
+    """What the packets of an open file say of its frames: `add` each, then ask for `info`."""
+
+    def __init__(self, name: str, container: Any, stream: Any) -> None:
+        self.name = name
+        self.container = container
+        self.stream = stream
+        self.packets: list[_Packet] = []
+        self.others_reach = 0.0
+
+    def __len__(self) -> int:
+        return len(self.packets)
+
+    def add(self, packet: Any) -> None:
+        """Note one packet of any stream; raises `VideoError` for one of the video without a presentation time."""
+        if packet.size == 0:
+            return
+        if packet.stream.index != self.stream.index:
+            self.others_reach = max(self.others_reach, _packet_end(packet))
+        elif packet.pts is None:
+            raise VideoError(self.name, "a packet carries no presentation time; re-mux the file with FFmpeg")
+        elif not packet.is_discard:
+            self.packets.append(_Packet(packet.pts, packet.dts, packet.duration or 0, packet.is_keyframe))
+
+    def info(self) -> VideoInfo:
+        """The frames; raises `VideoError` if there are none."""
+        container, stream = self.container, self.stream
+        if not self.packets:
+            raise VideoError(self.name, "no frame could be decoded")
+        packets = sorted(self.packets, key=lambda packet: packet.pts)
+        base = Fraction(stream.time_base.numerator, stream.time_base.denominator)
         ordered = np.array([packet.pts for packet in packets], dtype=np.int64)
-        stated = _stated_duration(container, stream)
-        offset = _time_zero(container, stream, packets[0].pts)
-        end = _end(ordered, packets[-1].duration, stream, stated)
-        reach = end - float((stream.start_time or 0) * stream.time_base)
-        info = VideoInfo(
-            name=name,
+        stated = _stated_duration(container, stream, base)
+        offset = _time_zero(container, stream, base, packets[0].pts)
+        end = _end(ordered, packets[-1].duration, stream, base, stated)
+        reach = end - float((stream.start_time or 0) * base)
+        return VideoInfo(
+            name=self.name,
             container=container.format.name,
             codec=stream.codec_context.name,
             width=stream.codec_context.width,
             height=stream.codec_context.height,
             pts=ordered,
-            time_base=stream.time_base,
+            time_base=base,
             offset=offset,
-            duration=end - float(offset * stream.time_base),
+            duration=end - float(offset * base),
             header_duration=stated,
-            reach=reach if stream.duration else max(reach, others_reach),
+            reach=reach if stream.duration else max(reach, self.others_reach),
             keyframes=tuple((p.pts, p.dts) for p in packets if p.is_keyframe and p.dts is not None),
         )
-    _check_complete(info)
-    return info
 
 
 def decode_at(
@@ -219,9 +207,8 @@ def decode_at(
         if pts == info.pts[begin : wanted[-1] + 1].tolist():
             return pictures, info
     pictures, pts, last_duration = _decode(path, info, wanted, 0, convert, True, deadline)
-    if np.array_equal(np.sort(np.array(pts, dtype=np.int64)), info.pts):
-        return pictures, info
-    return {}, _corrected(info, pts, last_duration)
+    found = as_decoded(info, pts, last_duration)
+    return (pictures if found is info else {}), found
 
 
 def _decode(
@@ -241,31 +228,32 @@ def _decode(
     pictures: dict[int, Picture] = {}
     pts: list[int] = []
     wanted_set, last_duration = set(wanted), 0
+
+    def progress() -> str:
+        return f"decoding stopped after {begin + len(pts)} of {info.frames} frames"
+
     # One converter without threads: each frame would otherwise start a pool, and a pool that a forked worker
     # process inherits hangs it when the frame is freed.
     converter = VideoReformatter()
     with open_video(path, info.name) as (container, stream):
         if begin:
             start_pts, start_dts = next(key for key in info.keyframes if key[0] == info.pts[begin])
-            container.seek(start_dts, stream=stream, backward=True)
-        try:
-            for frame in container.decode(stream):
-                deadline.check()
-                if frame.pts is None:
-                    raise VideoError(info.name, "a frame carries no presentation time; re-mux the file with FFmpeg")
-                if begin and frame.pts < start_pts:
-                    continue
-                index = begin + len(pts)
-                pts.append(frame.pts)
-                last_duration = frame.duration or 0
-                if index in wanted_set:
-                    rgb = converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    pictures[index] = convert(upright(rgb, frame))
-                if not to_end and index >= wanted[-1]:
-                    break
-        except (av.FFmpegError, EOFError) as error:
-            progress = f"{begin + len(pts)} of {info.frames} frames"
-            raise VideoError(info.name, f"decoding stopped after {progress}: {_reason(error)}") from error
+            with reading(info.name, lambda: f"seeking to frame {begin} failed"):
+                container.seek(start_dts, stream=stream, backward=True)
+        for frame in each(container.decode(stream), info.name, progress):
+            deadline.check()
+            frame_pts = pts_of(frame, info.name)
+            if begin and frame_pts < start_pts:
+                continue
+            index = begin + len(pts)
+            pts.append(frame_pts)
+            last_duration = frame.duration or 0
+            if index in wanted_set:
+                with reading(info.name, progress):
+                    rgb = upright(picture_of(frame, converter), frame)
+                pictures[index] = convert(rgb)
+            if not to_end and index >= wanted[-1]:
+                break
     return pictures, pts, last_duration
 
 
@@ -275,8 +263,21 @@ def _seek_index(info: VideoInfo, index: int) -> int:
     return int(np.searchsorted(info.pts, earlier[-1])) if earlier else 0
 
 
-def _corrected(info: VideoInfo, pts: Sequence[int], last_duration: int) -> VideoInfo:
-    """``info`` with the frames that decoding gave; raises `VideoError` if too many are missing."""
+def pts_of(frame: Any, name: str) -> int:
+    """A frame's presentation time in ticks; raises `VideoError` where it carries none."""
+    if frame.pts is None:
+        raise VideoError(name, "a frame carries no presentation time; re-mux the file with FFmpeg")
+    return int(frame.pts)
+
+
+def as_decoded(info: VideoInfo, pts: Sequence[int], last_duration: int) -> VideoInfo:
+    """``info`` itself if decoding the whole file gave its frames, else with those that it gave.
+
+    Takes their times in ticks and the last one's duration; raises `VideoError` if too many frames are missing,
+    at the end or anywhere.
+    """
+    if np.array_equal(np.sort(np.array(pts, dtype=np.int64)), info.pts):
+        return info
     if len(pts) < max(1, LEAST_DECODED * info.frames):
         raise VideoError(info.name, f"only {len(pts)} of {info.frames} frames could be decoded")
     ordered = np.array(sorted(pts), dtype=np.int64)
@@ -285,21 +286,27 @@ def _corrected(info: VideoInfo, pts: Sequence[int], last_duration: int) -> Video
     end = float(ordered[-1] - info.offset) * base + (length * base or info.duration - float(info.times[-1]))
     reach = info.reach - max(0.0, info.duration - end)
     corrected = replace(info, pts=ordered, duration=end, reach=reach, keyframes=())
-    _check_complete(corrected)
+    check_complete(corrected)
     return corrected
 
 
-def _check_complete(info: VideoInfo) -> None:
-    """Raise `VideoError` if the frames end more than 10 % and 0.5 s before the header's duration."""
+def check_complete(info: VideoInfo) -> None:
+    """Raise `VideoError` if the file ends before the duration that its header states, as `TRUNCATION_SECONDS` says.
+
+    And if its times are damaged: before 0 as a whole, or of more than `MAX_SECONDS`.
+    """
+    if not 0 < info.duration < MAX_SECONDS:
+        raise VideoError(info.name, f"damaged times: the frames end at {info.duration:g} s")
     stated, reach = info.header_duration, info.reach
-    if stated is not None and stated - reach > max(0.1 * stated, 0.5):
-        raise VideoError(info.name, f"truncated: the header states {stated:.2f} s, the frames end after {reach:.2f} s")
+    if stated is not None and stated - reach > max(TRUNCATION_FRACTION * stated, TRUNCATION_SECONDS):
+        reason = f"truncated: the header states {stated:.3f} s, the frames end after {reach:.3f} s"
+        raise VideoError(info.name, reason, TRUNCATED)
 
 
-def _time_zero(container: Any, stream: Any, first_pts: int) -> int:
+def _time_zero(container: Any, stream: Any, base: Fraction, first_pts: int) -> int:
     """Ticks at which the video's time 0 lies; ``first_pts`` is the first frame's."""
     if container.format.name in RELATIVE_CLOCK and container.start_time:
-        return round(Fraction(container.start_time, av.time_base) / stream.time_base)
+        return round(Fraction(container.start_time, av.time_base) / base)
     if container.format.name in PTS_GUESSED:
         return first_pts - (stream.start_time or 0)
     return 0
@@ -316,35 +323,37 @@ class _Packet(NamedTuple):
 
 def _packet_end(packet: Any) -> float:
     """Seconds from its stream's first time at which a packet ends; 0 where it carries no time."""
-    if packet.pts is None or packet.time_base is None:
+    base = rational(packet.time_base)
+    if packet.pts is None or base is None:
         return 0.0
-    return float((packet.pts + (packet.duration or 0) - (packet.stream.start_time or 0)) * packet.time_base)
+    return float((packet.pts + (packet.duration or 0) - (packet.stream.start_time or 0)) * base)
 
 
-def _stated_duration(container: Any, stream: Any) -> float | None:
+def _stated_duration(container: Any, stream: Any, base: Fraction) -> float | None:
     """Seconds that the header states for the video stream, or else for the longest stream."""
     if not container.format.name.startswith(TIMED_HEADER):
         return None
-    if container.format.name == "avi" and stream.average_rate:
+    rate = rational(stream.average_rate)
+    if container.format.name == "avi" and rate:
         # FFmpeg shortens the duration of a cut file to what is left, but not the number of frames.
-        return stream.frames / float(stream.average_rate) or None
+        return stream.frames / float(rate) or None
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * base)
     return container.duration / av.time_base if container.duration else None
 
 
-def _end(pts: np.ndarray, last_duration: int, stream: Any, stated: float | None) -> float:
+def _end(pts: np.ndarray, last_duration: int, stream: Any, base: Fraction, stated: float | None) -> float:
     """Seconds at which the last frame ends, by the first of these that is known.
 
     Its own duration, the usual spacing of frames, the frame rate; a single frame of a file that states its
     duration lasts as long; else 1/25 s.
     """
-    base = float(stream.time_base)
-    last = float(pts[-1]) * base
+    last = float(pts[-1]) * float(base)
     if last_duration or _spacing(pts):
-        return last + (last_duration or _spacing(pts)) * base
-    if stream.average_rate:
-        return last + 1 / float(stream.average_rate)
+        return last + (last_duration or _spacing(pts)) * float(base)
+    rate = rational(stream.average_rate)
+    if rate:
+        return last + 1 / float(rate)
     if stated is not None and stated > last:
         return stated
     return last + 0.04
@@ -353,8 +362,3 @@ def _end(pts: np.ndarray, last_duration: int, stream: Any, stated: float | None)
 def _spacing(pts: np.ndarray) -> int:
     """Median ticks between frames; 0 for a single frame."""
     return int(np.median(np.diff(pts))) if len(pts) > 1 else 0
-
-
-def _reason(error: BaseException) -> str:
-    """FFmpeg's words for an error, without its number and the file's name."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
