@@ -28,10 +28,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     path = Path(path)
     try:
         data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise DataError(f"{path}: is a folder, expected an annotation file") from error
+    except OSError as error:
+        raise unreadable(path, error, "an annotation file") from error
     if data.startswith(GZIP_MAGIC):
         try:
             data = gzip.decompress(data)
@@ -57,18 +55,33 @@ def read_lines(path: str | os.PathLike[str]) -> list[tuple[int, str]]:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """One JSON document; raises `DataError` where it is malformed, cut off, or holds one key twice."""
-    return _decode_json(read_text(path), str(path), first_line=1)
+    return decode_json(read_text(path), str(path), first_line=1)
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
     """JSON objects, one per line, as ``(line number from 1, object)``; raises `DataError` naming the line."""
     records = []
     for number, line in read_lines(path):
-        record = _decode_json(line, str(path), first_line=number)
+        record = decode_json(line, str(path), first_line=number)
         if not isinstance(record, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
         records.append((number, record))
     return records
+
+
+def read_records(path: str | os.PathLike[str]) -> list[tuple[int, str, dict[str, Any]]]:
+    """The objects of a JSON list, or of JSON lines, as ``(line or place in the list from 1, where, object)``.
+
+    Raises `DataError` as `read_json` and `read_jsonl` do, and for anything but objects.
+    """
+    text = read_text(path)
+    if not text.lstrip().startswith("["):
+        return [(number, f"{path}:{number}", record) for number, record in read_jsonl(path)]
+    records = decode_json(text, str(path), first_line=1)
+    for number, record in enumerate(records, start=1):
+        if not isinstance(record, dict):
+            raise DataError(f"{path}: entry {number}: expected a JSON object, found {type(record).__name__}")
+    return [(number, f"{path}: entry {number}", record) for number, record in enumerate(records, start=1)]
 
 
 def read_csv(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
@@ -99,10 +112,18 @@ def read_csv(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[tup
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
-    """A UTF-8 text file that appears under ``path`` only when the block ends without an exception."""
+    """A UTF-8 text file that appears under ``path`` only when the block ends without an exception.
+
+    Raises `DataError` for a folder, and where the folder of ``path`` cannot be made or written to.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        if path.is_dir():
+            raise IsADirectoryError
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({_words(error)})") from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             yield out
@@ -113,13 +134,34 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
         raise
 
 
-def _decode_json(text: str, path: str, first_line: int) -> Any:
+def unreadable(path: Path, error: OSError, expected: str) -> DataError:
+    """The error for a file that cannot be opened: missing, a folder, not permitted."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file")
+    if isinstance(error, IsADirectoryError):
+        return DataError(f"{path}: is a folder, expected {expected}")
+    return DataError(f"{path}: cannot be read ({_words(error)})")
+
+
+def _words(error: OSError) -> str:
+    """The system's words for an error; an error made without a number has none."""
+    return "it is a folder" if isinstance(error, IsADirectoryError) else error.strerror or type(error).__name__
+
+
+def decode_json(text: str, path: str, first_line: int) -> Any:
+    """The value of a JSON text that begins in ``first_line`` of ``path``.
+
+    Raises `DataError` where it is malformed, cut off, nested too deeply, holds one key twice in an object or a
+    number of thousands of digits.
+    """
+
     def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         record = dict(pairs)
         if len(record) != len(pairs):
             seen: set[str] = set()
             twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-            raise DataError(f"{path}: key {twice!r} occurs twice in one JSON object; keep one of the two entries")
+            place = f"{path}:{first_line}" if "\n" not in text.strip() and first_line > 1 else path
+            raise DataError(f"{place}: key {twice!r} occurs twice in one JSON object; keep one of the two entries")
         return record
 
     try:

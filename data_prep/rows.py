@@ -18,14 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
+from data_prep.files import atomic_write, decode_json, unreadable
 
 Window = tuple[float, float]
 
 MAX_SECONDS = 1e9
 """Larger numbers, 30 years and more, are damage."""
 
-NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|<\|\w+\|>")
-"""Control characters, and the marks by which chat templates tell roles and videos apart."""
+NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]|<\|[^<>|]*\|>")
+"""Control characters, halves of characters, and the marks by which chat templates tell roles and videos apart."""
+
+DEEPEST = 32
+"""Lists and objects inside one another in ``meta``."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,12 @@ def parse_row(record: Any, where: str) -> Row:
             raise DataError(f"{where}: field {name!r} is missing")
     for name in ("id", "video", "query"):
         if not isinstance(record[name], str) or not record[name].strip():
-            raise DataError(f"{where}: field {name!r} must be a non-empty string, found {record[name]!r}")
+            raise DataError(f"{where}: field {name!r} must be a non-empty string, found {_shown(record[name])}")
     where = f"{where} (id {record['id']!r})"
-    foreign = NOT_TEXT.search(record["query"])
-    if foreign:
-        raise DataError(f"{where}: the query holds {foreign.group()!r}, which is no text but a mark; remove it")
+    for name in ("id", "query", "dataset", "split"):
+        if not isinstance(record.get(name) or "", str):
+            raise DataError(f"{where}: field {name!r} must be a string, found {_shown(record[name])}")
+        _check_text(record.get(name) or "", f"{where}: the {name}")
     check_video_name(record["video"], where)
     duration = _seconds(record["duration"], f"{where}: duration")
     if duration <= 0:
@@ -114,20 +119,80 @@ def parse_row(record: Any, where: str) -> Row:
                 "seconds of the file"
             )
         windows.append((start, end))
-    meta = record.get("meta") or {}
-    if not isinstance(meta, dict):
-        raise DataError(f"{where}: 'meta' must be an object")
+    meta = {} if record.get("meta") is None else record["meta"]
+    check_meta(meta, where)
     return Row(
         id=record["id"],
         video=record["video"],
         duration=duration,
         query=record["query"],
         windows=tuple(windows),
-        dataset=str(record.get("dataset") or ""),
-        split=str(record.get("split") or ""),
+        dataset=record.get("dataset") or "",
+        split=record.get("split") or "",
         meta=meta,
         clip=clip,
     )
+
+
+def check_meta(meta: Any, where: str) -> None:
+    """Refuse a ``meta`` that could not be trained on or written again; raises `DataError` that starts with ``where``.
+
+    ``verbs`` must be a list of words, ``masked_query`` and ``verb_pipeline`` text, ``annotated_windows`` pairs of
+    numbers; no text in it may hold what a query may not, as any of it may come into a prompt.
+    """
+    if not isinstance(meta, dict):
+        raise DataError(f"{where}: 'meta' must be an object, found {_shown(meta)}")
+    _check_values(meta, where)
+    if "verbs" in meta:
+        verbs = meta["verbs"]
+        if not isinstance(verbs, list | tuple) or not all(isinstance(verb, str) and verb.strip() for verb in verbs):
+            raise DataError(
+                f'{where}: meta.verbs must be a list of words, such as ["open"], found {_shown(verbs)}; '
+                "without the field the verbs are found in the query"
+            )
+    for name in ("masked_query", "verb_pipeline"):
+        if name in meta and not (isinstance(meta[name], str) and meta[name].strip()):
+            raise DataError(
+                f"{where}: meta.{name} must be a non-empty string, found {_shown(meta[name])}; leave the field out "
+                "if there is none"
+            )
+    windows = meta.get("annotated_windows", [])
+    if not isinstance(windows, list | tuple) or not all(
+        isinstance(window, list | tuple) and len(window) == 2 and all(map(is_seconds, window)) for window in windows
+    ):
+        raise DataError(f"{where}: meta.annotated_windows must be a list of [start, end], found {_shown(windows)}")
+
+
+def _check_values(meta: dict[str, Any], where: str) -> None:
+    """All texts of ``meta`` are text, all whole numbers have 64 bits, and nothing is nested deeper than `DEEPEST`."""
+    waiting: list[tuple[Any, str, int]] = [(meta, "meta", 0)]
+    while waiting:
+        value, name, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise DataError(f"{where}: meta is nested more than {DEEPEST} deep")
+        if isinstance(value, str):
+            _check_text(value, f"{where}: {name}")
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            raise DataError(f"{where}: {name} is a number of more than 64 bits")
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                _check_text(key, f"{where}: a key of {name}")
+                waiting.append((inner, f"{name}.{key}", depth + 1))
+        elif isinstance(value, list | tuple):
+            waiting += [(inner, name, depth + 1) for inner in value]
+
+
+def _check_text(text: str, what: str) -> None:
+    foreign = NOT_TEXT.search(text)
+    if foreign:
+        raise DataError(f"{what} holds {foreign.group()!a}, which is no text but a mark; remove it")
+
+
+def _shown(value: Any) -> str:
+    """A value for an error message; a huge number or a deep list is cut."""
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        return "a number of more than 64 bits"
+    return ascii(value)[:80]
 
 
 def as_record(row: Row) -> dict[str, Any]:
@@ -148,24 +213,17 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     if path.suffix == ".parquet":
         return _read_parquet(path)
     rows: list[Row] = []
-    line_of_id: dict[str, int] = {}
+    places: dict[str, str] = {}
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                where = f"{path}:{number}"
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{where}: not valid JSON ({error.msg}, column {error.colno})") from error
-                row = parse_row(record, where)
-                if row.id in line_of_id:
-                    raise DataError(f"{where}: id {row.id!r} is already used in line {line_of_id[row.id]}")
-                line_of_id[row.id] = number
+                row = parse_row(decode_json(line, str(path), number), f"{path}:{number}")
+                claim_ids(row, places, f"{path}:{number}", f"line {number}")
                 rows.append(row)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise unreadable(path, error, "a file of rows") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     if not rows:
@@ -173,22 +231,31 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
     return rows
 
 
+def claim_ids(row: Row, places: dict[str, str], where: str, place: str) -> None:
+    """Note ``place`` for the row's id and for those that `split_windows` would give its parts.
+
+    Raises `DataError` that starts with ``where`` if one of them is taken: of rows that share an id, or of
+    ``a#0`` and the first part of ``a``, predictions and answers could not be told apart.
+    """
+    for name in [row.id, *part_ids(row)]:
+        if name in places:
+            part = "" if name == row.id else f", the id of a part of {row.id!r} (one for each window),"
+            raise DataError(f"{where}: id {name!r}{part} is already used in {places[name]}")
+        places[name] = place
+
+
+def part_ids(row: Row) -> list[str]:
+    """The ids of the rows that `split_windows` makes of a row of several windows; none for one window."""
+    return [f"{row.id}#{index}" for index in range(len(row.windows))] if len(row.windows) > 1 else []
+
+
 def write_rows(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
     """Write rows as JSONL, atomically (all of the file or none of it); returns how many."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     count = 0
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            for row in rows:
-                out.write(json.dumps(as_record(row), ensure_ascii=False) + "\n")
-                count += 1
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with atomic_write(path) as out:
+        for row in rows:
+            out.write(json.dumps(as_record(row), ensure_ascii=False) + "\n")
+            count += 1
     return count
 
 
@@ -199,7 +266,10 @@ def write_parquet(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    table = pyarrow.Table.from_pylist([asdict(row) for row in rows])
+    try:
+        table = pyarrow.Table.from_pylist([asdict(row) for row in rows])
+    except (pyarrow.ArrowException, OverflowError) as error:
+        raise DataError(f"{path}: the rows' meta does not fit into columns ({error}); write JSON lines") from error
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     try:
@@ -218,9 +288,8 @@ def split_windows(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         if len(row.windows) == 1:
             single.append(row)
-            continue
-        for index, window in enumerate(row.windows):
-            single.append(replace(row, id=f"{row.id}#{index}", windows=(window,)))
+        for name, window in zip(part_ids(row), row.windows, strict=False):
+            single.append(replace(row, id=name, windows=(window,)))
     return single
 
 
@@ -249,28 +318,28 @@ def _read_parquet(path: Path) -> list[Row]:
 
     try:
         records = pyarrow.parquet.read_table(path).to_pylist()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+    except OSError as error:
+        raise unreadable(path, error, "a parquet file of rows") from error
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a parquet file ({error})") from error
-    rows: dict[str, Row] = {}
+    rows: list[Row] = []
+    places: dict[str, str] = {}
     for number, record in enumerate(records, start=1):
         # A column holds every field that some row's meta has; where a row does not have it, it is null.
         meta = {name: value for name, value in (record.get("meta") or {}).items() if value is not None}
         row = parse_row({**record, "meta": meta}, f"{path}: row {number}")
-        if row.id in rows:
-            raise DataError(f"{path}: row {number}: id {row.id!r} is already used")
-        rows[row.id] = row
+        claim_ids(row, places, f"{path}: row {number}", f"row {number}")
+        rows.append(row)
     if not rows:
         raise DataError(f"{path}: holds no rows")
-    return list(rows.values())
+    return rows
 
 
 def _window(window: Any, duration: float, where: str) -> Window:
     """``window`` as ``(start, end)`` in seconds; raises `DataError` unless 0 <= start < end <= duration."""
     if not isinstance(window, list | tuple) or len(window) != 2:
-        raise DataError(f"{where} {window!r} is not [start, end]")
-    start, end = (_seconds(value, f"{where} {list(window)}") for value in window)
+        raise DataError(f"{where} {_shown(window)} is not [start, end]")
+    start, end = (_seconds(value, f"{where} {_shown(list(window))}") for value in window)
     if not 0 <= start < end <= duration:
         raise DataError(
             f"{where} [{start}, {end}] does not satisfy 0 <= start < end <= duration "
@@ -281,5 +350,5 @@ def _window(window: Any, duration: float, where: str) -> Window:
 
 def _seconds(value: Any, where: str) -> float:
     if not is_seconds(value):
-        raise DataError(f"{where}: {value!r} is not a finite number of seconds")
+        raise DataError(f"{where}: {_shown(value)} is not a finite number of seconds")
     return float(value)

@@ -13,6 +13,8 @@ from data_prep.progress import progress
 from data_prep.rows import Row
 
 NAME = "activitynet-captions"
+HELP = "ActivityNet Captions (JSON)"
+PATTERN = "{video}.mp4"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,8 @@ from data_prep.progress import progress
 from data_prep.rows import Row
 
 NAME = "charades-sta"
+HELP = "Charades-STA (txt and the csv of durations)"
+PATTERN = "{video}.mp4"
 LINE = re.compile(r"(?P<video>\S+) +(?P<start>\S+) +(?P<end>\S+?)##(?P<query>.*)", re.DOTALL)
 
 

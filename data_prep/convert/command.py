@@ -12,11 +12,23 @@ from typing import Any
 from data_prep.convert import (
     activitynet13,
     activitynet_captions,
+    by_video,
     charades_sta,
     clips,
+    didemo,
     epic_kitchens,
+    hirest,
+    lighthouse,
+    museg,
+    nextgqa,
     qvhighlights,
+    rextime,
+    tacos,
     thumos14,
+    time_r1,
+    timelens,
+    tvgbench,
+    vue_tr,
 )
 from data_prep.convert.detection import CLIP, SEGMENT_RULES, write_detection
 from data_prep.convert.grounding import VideoNames
@@ -28,6 +40,27 @@ from data_prep.verbs import annotate_verbs, without_verb
 from rewards.errors import RewardError
 from rewards.pipelines import load_pipeline
 
+GROUNDING: dict[str, Any] = {
+    module.NAME: module
+    for module in (
+        charades_sta,
+        activitynet_captions,
+        qvhighlights,
+        time_r1,
+        tvgbench,
+        by_video,
+        timelens,
+        museg,
+        vue_tr,
+        tacos,
+        didemo,
+        nextgqa,
+        rextime,
+        hirest,
+        lighthouse,
+    )
+}
+"""Sets whose annotations name their videos, by sub-command."""
 TRAINING_SPLITS = ("train", "training")
 """Splits whose multi-window queries become one row per window unless told otherwise."""
 
@@ -35,18 +68,17 @@ TRAINING_SPLITS = ("train", "training")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One sub-command per data set, each with its own and the shared arguments."""
     sets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
-    for module, text in (
-        (charades_sta, "Charades-STA (txt and the csv of durations)"),
-        (activitynet_captions, "ActivityNet Captions (JSON)"),
-        (qvhighlights, "QVHighlights (JSONL)"),
-        (clips, "a hand-made JSON list of {video, query, windows} with its videos"),
-    ):
-        grounding = sets.add_parser(module.NAME, help=text, description=f"{text}, to rows (JSONL or parquet).")
+    for module in GROUNDING.values():
+        grounding = sets.add_parser(module.NAME, help=module.HELP, description=f"{module.HELP}, to rows.")
         _add_shared(grounding, split_required=True)
         _add_grounding(grounding)
         module.add_arguments(grounding)
-        if module is not clips:
-            _add_video_names(grounding)
+        _add_video_names(grounding, module.PATTERN)
+    text = "a hand-made JSON list of {video, query, windows} with its videos"
+    hand_made = sets.add_parser(clips.NAME, help=text, description=f"{text}, to rows (JSONL or parquet).")
+    _add_shared(hand_made, split_required=True)
+    _add_grounding(hand_made)
+    clips.add_arguments(hand_made)
     for module, text in (
         (thumos14, "THUMOS14 (JSON, csv or the folder of text files)"),
         (activitynet13, "ActivityNet-1.3 (JSON)"),
@@ -109,7 +141,7 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-    inputs = [getattr(args, name, None) for name in ("annotations", "durations", "classes")]
+    inputs = [getattr(args, name, None) for name in ("annotations", "durations", "classes", "windows", "paths")]
     if args.output.resolve() in [path.resolve() for path in inputs if path is not None]:
         raise DataError(f"{args.output}: --output is one of the files to read; choose another name")
     if getattr(args, "format", None) == "parquet" and args.output.suffix != ".parquet":
@@ -130,12 +162,7 @@ def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str,
         rows = clips.convert(args, ledger)
     else:
         video_name = VideoNames(args.video_pattern, args.videos)
-        if args.dataset == charades_sta.NAME:
-            rows = charades_sta.convert(args, ledger, video_name)
-        elif args.dataset == activitynet_captions.NAME:
-            rows = activitynet_captions.convert(args, ledger, video_name)
-        else:
-            rows = qvhighlights.convert(args, ledger, video_name)
+        rows = GROUNDING[args.dataset].convert(args, ledger, video_name)
         if args.videos is not None:
             summary["videos_without_file"] = list(video_name.missing)
     _check(args, ledger)
@@ -203,7 +230,7 @@ def _add_grounding(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_video_names(parser: argparse.ArgumentParser) -> None:
+def _add_video_names(parser: argparse.ArgumentParser, pattern: str) -> None:
     parser.add_argument(
         "--videos",
         type=Path,
@@ -212,7 +239,7 @@ def _add_video_names(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--video-pattern",
-        default="{video}.mp4",
+        default=pattern,
         help="path of a video inside the video folder, unless --videos finds it (default: %(default)s)",
     )
 

@@ -8,7 +8,17 @@ from typing import Any
 
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.rows import Row, Window, check_video_name, is_seconds, is_surrogate
+from data_prep.rows import (
+    NOT_TEXT,
+    Row,
+    Window,
+    as_record,
+    check_video_name,
+    is_seconds,
+    is_surrogate,
+    parse_row,
+    part_ids,
+)
 
 LONG_QUERY_WORDS = 60
 """A longer query is noted."""
@@ -48,6 +58,7 @@ class RowBuilder:
         self.video_name = video_name
         self.rows: list[Row] = []
         self._ids: dict[str, str] = {}
+        self._parts: dict[str, str] = {}
         self._video_queries: set[tuple[str, str]] = set()
 
     def add(
@@ -59,11 +70,13 @@ class RowBuilder:
         query: Any,
         windows: Any,
         meta: dict[str, Any] | None = None,
+        clip: Window | None = None,
     ) -> None:
         """Add one query as a row, repaired where that is safe, or reject it.
 
         ``key`` makes the id (``dataset-split-key``), ``video`` is the data set's name of the video, times are
-        seconds. Raises `DataError` for a repeated id and for a video name that leaves the video folder.
+        seconds of the file, of which ``clip`` is the part that is the video (None: all of it). Raises `DataError` for
+        a repeated id and for a video name that leaves the video folder.
         """
         check_video_name(video, entry.where)
         identity = f"{self.dataset}-{self.split}-{key}"
@@ -81,26 +94,50 @@ class RowBuilder:
         text = self._clean_query(entry, query)
         if text is None:
             return
-        repaired = self._clean_windows(entry, windows, duration)
+        if clip is not None:
+            problem = window_problem(clip, duration)
+            if problem:
+                self.ledger.reject(entry, f"the clip: {problem}", f"{clip} in a file of {duration} s")
+                return
+            clip = (max(0.0, round(float(clip[0]), 6)), min(round(float(clip[1]), 6), duration))
+        repaired = self._clean_windows(entry, windows, clip or (0.0, duration))
         if repaired is None:
             return
         row_meta = {"source": f"{self.source.name}:{entry.line}", **(meta or {})}
         if tuple((float(start), float(end)) for start, end in windows) != repaired:
             row_meta["annotated_windows"] = [[float(start), float(end)] for start, end in windows]
-        self._note(entry, video, text, repaired, duration)
-        self.ledger.accept(entry)
-        self.rows.append(
-            Row(
-                id=identity,
-                video=self.video_name(video),
-                duration=duration,
-                query=text,
-                windows=repaired,
-                dataset=self.dataset,
-                split=self.split,
-                meta=row_meta,
-            )
+        row = Row(
+            id=identity,
+            video=self.video_name(video),
+            duration=duration,
+            query=text,
+            windows=repaired,
+            dataset=self.dataset,
+            split=self.split,
+            meta=row_meta,
+            clip=clip,
         )
+        problem = self._refusal(row, entry)
+        if problem:
+            self.ledger.reject(entry, "its row would be refused on reading", problem)
+            return
+        self._note(entry, video, text, repaired, row.shown)
+        self.ledger.accept(entry)
+        self.rows.append(row)
+
+    def _refusal(self, row: Row, entry: Entry) -> str | None:
+        """What `read_rows` would say against a row beside the earlier ones; None if nothing."""
+        try:
+            parse_row(as_record(row), entry.where)
+        except DataError as error:
+            return str(error)
+        for name in part_ids(row):
+            if name in self._ids:
+                return f"id {name!r}, of a part of {row.id!r}, is already used at {self._ids[name]}"
+        if row.id in self._parts:
+            return f"id {row.id!r} is already used for a part at {self._parts[row.id]}"
+        self._parts |= dict.fromkeys(part_ids(row), entry.where)
+        return None
 
     def _clean_query(self, entry: Entry, query: Any) -> str | None:
         if not isinstance(query, str):
@@ -117,6 +154,9 @@ class RowBuilder:
         if any(map(is_surrogate, collapsed)):
             self.ledger.reject(entry, "the query holds half of a character (a lone surrogate)", ascii(query))
             return None
+        if NOT_TEXT.search(collapsed):
+            self.ledger.reject(entry, "the query holds a control character or a mark of chat templates", ascii(query))
+            return None
         if stripped != query:
             self.ledger.repair(entry, "spaces around the query removed")
         if any(space in stripped for space in "\n\r\t\v\f"):
@@ -125,7 +165,7 @@ class RowBuilder:
             self.ledger.repair(entry, "repeated spaces inside the query reduced to one")
         return collapsed
 
-    def _clean_windows(self, entry: Entry, windows: Any, duration: float) -> tuple[Window, ...] | None:
+    def _clean_windows(self, entry: Entry, windows: Any, shown: Window) -> tuple[Window, ...] | None:
         if not isinstance(windows, list | tuple):
             self.ledger.reject(entry, "the windows are not a list", repr(windows))
             return None
@@ -134,19 +174,19 @@ class RowBuilder:
             return None
         repaired = []
         for window in windows:
-            problem = window_problem(window, duration)
+            problem = window_problem(window, shown[1], shown[0])
             if problem:
-                self.ledger.reject(entry, problem, f"{window} in a video of {duration} s")
+                self.ledger.reject(entry, problem, f"{window} in a video of {shown[1]} s")
                 return None
             start, end = window
-            if start < 0:
+            if start < shown[0]:
                 self.ledger.repair(entry, "start before the video clipped to 0")
-            if end > duration:
+            if end > shown[1]:
                 self.ledger.repair(entry, "end after the video clipped to its duration")
-            repaired.append((max(0.0, float(start)), min(float(end), duration)))
+            repaired.append((max(shown[0], float(start)), min(float(end), shown[1])))
         return tuple(repaired)
 
-    def _note(self, entry: Entry, video: str, query: str, windows: tuple[Window, ...], duration: float) -> None:
+    def _note(self, entry: Entry, video: str, query: str, windows: tuple[Window, ...], shown: Window) -> None:
         words = len(query.split())
         kinds = {
             "query with non-ASCII characters": not query.isascii(),
@@ -158,7 +198,8 @@ class RowBuilder:
                 end - start < SHORT_WINDOW_SECONDS for start, end in windows
             ),
             "window covers the whole video": any(
-                start <= WHOLE_VIDEO_SECONDS and end >= duration - WHOLE_VIDEO_SECONDS for start, end in windows
+                start <= shown[0] + WHOLE_VIDEO_SECONDS and end >= shown[1] - WHOLE_VIDEO_SECONDS
+                for start, end in windows
             ),
         }
         for kind, true in kinds.items():
@@ -190,15 +231,29 @@ class VideoNames:
         name = self.pattern.replace("{video}", video)
         if self._by_stem is None:
             return name
-        found = self._by_stem.get(video)
+        stem = video.rsplit("/", 1)[-1]
+        if stem.lower().endswith(VIDEO_SUFFIXES):
+            stem = stem.rsplit(".", 1)[0]
+        found = self._by_stem.get(video, self._by_stem.get(stem))
         if found is None:
             self.missing[video] = None
             return name
         return found
 
 
-def window_problem(window: Any, duration: float) -> str | None:
-    """Why ``window`` cannot be used in a video of ``duration`` seconds, even after clipping; None if it can.
+def numbers_of(values: Any) -> list[float] | None:
+    """A list of numbers (or of texts that are numbers) as floats; None for anything else."""
+    if not isinstance(values, list | tuple) or any(isinstance(value, bool) for value in values):
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if all(is_seconds(number) for number in numbers) else None
+
+
+def window_problem(window: Any, end_of_video: float, start_of_video: float = 0.0) -> str | None:
+    """Why ``window`` cannot be used in a video of those bounds (seconds), even after clipping; None if it can.
 
     A reversed window is refused, not swapped: of the four in Charades-STA the published corrections
     (VSLNet's copy) are other times, never the same two in order.
@@ -210,9 +265,9 @@ def window_problem(window: Any, duration: float) -> str | None:
         return "reversed window (end before start)"
     if start == end:
         return "empty window (start equals end)"
-    if start >= duration:
+    if start >= end_of_video:
         return "window starts after the end of the video"
-    if end <= 0:
+    if end <= start_of_video:
         return "window ends before the video starts"
     return None
 

@@ -13,6 +13,8 @@ from data_prep.progress import progress
 from data_prep.rows import Row
 
 NAME = "qvhighlights"
+HELP = "QVHighlights (JSONL)"
+PATTERN = "{video}.mp4"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,14 +26,23 @@ def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) ->
     return read(args.annotations, args.split, ledger, video_name)
 
 
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
-    """Rows of QVHighlights, one per query with all its windows, with id ``qvhighlights-SPLIT-QID``.
+def read(
+    annotations: Path,
+    split: str,
+    ledger: Ledger,
+    video_name: VideoNames,
+    dataset: str = NAME,
+    kept: tuple[str, ...] = (),
+) -> list[Row]:
+    """Rows of QVHighlights, or of a ``dataset`` in its layout, one per query with all its windows.
+
+    Ids are ``DATASET-SPLIT-QID``; the fields ``kept`` go to ``meta``.
 
     A query without the field ``relevant_windows`` (the test set without ground truth) is rejected. Clip ids
     and saliency scores are not carried over. Raises `DataError` for a malformed line or a repeated qid.
     """
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, record in progress(read_jsonl(annotations), NAME):
+    builder = RowBuilder(dataset, split, annotations, ledger, video_name)
+    for number, record in progress(read_jsonl(annotations), dataset):
         where = f"{annotations}:{number}"
         for field in ("qid", "query", "duration", "vid"):
             if field not in record:
@@ -39,7 +50,7 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
         if not isinstance(record["vid"], str):
             raise DataError(f"{where}: field 'vid' must be text, found {record['vid']!r}")
         entry = Entry(number, where, record)
-        if "relevant_windows" not in record:
+        if record.get("relevant_windows") is None:
             ledger.reject(entry, "no ground truth: the query has no relevant_windows", str(record["qid"]))
             continue
         builder.add(
@@ -49,6 +60,6 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
             record["duration"],
             record["query"],
             record["relevant_windows"],
-            {"qid": record["qid"]},
+            {name: record[name] for name in ("qid", *kept) if name in record},
         )
     return builder.rows

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from data_prep.rows import Row
-from data_prep.verbs import BATCH, annotate_verbs, without_verb
+from data_prep.verbs import BATCH, annotate_missing, annotate_verbs, without_verb
 from rewards.pipelines import load_pipeline
 
 
@@ -87,3 +87,22 @@ def test_command_writes_the_reward_librarys_own_annotation(tmp_path, convert, ca
 def test_unknown_annotation_is_a_usage_error(tmp_path, convert) -> None:
     with pytest.raises(SystemExit):
         convert("activitynet-captions", annotations=tmp_path / "a.json", split="train", annotate="nouns")
+
+
+def test_verbs_of_another_pipeline_are_annotated_anew_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
+    theirs = {"verbs": ["spin"], "masked_query": "they [] it"}
+    rows = [
+        row("a", "he opens it", **theirs, verb_pipeline="theirs 3"),
+        row("b", "he opens it", **theirs),  # by hand
+        row("c", "he opens it"),
+        row("d", "he opens it", verbs=["open"], verb_pipeline="fixed 1"),  # half of it
+    ]
+    with caplog.at_level("WARNING"):
+        done = annotate_missing(rows, FixedPipeline())
+    assert [one.meta["verbs"] for one in done[:3]] == [["open"], ["spin"], ["open"]]
+    assert [one.meta.get("verb_pipeline") for one in done] == ["fixed 1", None, "fixed 1", "fixed 1"]
+    assert "masked_query" in done[3].meta
+    assert caplog.text.count("1 rows carry the verbs of pipeline theirs 3; they are annotated anew by fixed 1") == 1
+    caplog.clear()
+    assert annotate_missing(done, FixedPipeline()) == done
+    assert not caplog.text
