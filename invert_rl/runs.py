@@ -152,14 +152,19 @@ def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
             out.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def before_after_table(before: Mapping[str, float], after: Mapping[str, float], title: str) -> Table:
-    """A table of the metrics that both have."""
+def before_after_table(
+    before: Mapping[str, float], after: Mapping[str, float], title: str, blind: Mapping[str, float] | None = None
+) -> Table:
+    """A table of the metrics that both have; ``blind`` is what can be had without looking, in a column of its own."""
     table = Table(title=title)
-    for column in ("metric", "before", "after", "change"):
+    for column in ("metric", *(["blind"] if blind else []), "before", "after", "change"):
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name in before:
         if name in after and name not in ("n", "seconds"):
-            table.add_row(name, f"{before[name]:.1f}", f"{after[name]:.1f}", f"{after[name] - before[name]:+.1f}")
+            known = [f"{blind[name]:.1f}" if name in blind else ""] if blind else []
+            table.add_row(
+                name, *known, f"{before[name]:.1f}", f"{after[name]:.1f}", f"{after[name] - before[name]:+.1f}"
+            )
     return table
 
 

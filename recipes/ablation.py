@@ -58,7 +58,7 @@ def main(config: AblationConfig, config_file: Path, command: str) -> int:
         out.print(f"table  {path}")
     for table in tables if config.plots else ():
         places = {job.name: float(job.settings.get(table.x, 0.0)) for job in runs} if table.plot == "curve" else {}
-        for path in draw(table, lines[table], places, folder):
+        for path in draw(table, lines[table], places, folder, results):
             out.print(f"plot   {path}")
     for job in failed:
         out.print(f"failed: {job.label}, {job.folder}", style="red")

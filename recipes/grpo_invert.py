@@ -13,7 +13,7 @@ With a config and data of your own:
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from transformers import PrinterCallback, ProgressCallback
@@ -23,9 +23,12 @@ from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
+from invert_rl.ablation.guess import text_only_guess
+from invert_rl.controls import with_other_segments, with_shuffled_videos
 from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import describe_model
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
+from invert_rl.evaluation.grey_frames import grey_metrics
 from invert_rl.evaluation.validation import BEST, Validation, fixed_part
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.grpo.config import InvertGRPOConfig
@@ -110,6 +113,10 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         part = fixed_part(validated, args.validation_samples, args.seed)
         validation = Validation(part, evaluated, options, args.keep_best)
     rewards = reward_functions(args, preset, weights, pipeline, rows)
+    if args.shuffle_videos:
+        rows = with_shuffled_videos(rows, args.seed)
+    if args.placebo_segments:
+        preset = replace(preset, tasks=with_other_segments(preset.tasks, rows, args.seed))
 
     if args.reward_weights is not None and len(args.reward_weights) != len(rewards):
         raise DataError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} rewards")
@@ -159,6 +166,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         adopt_samples(args.before_samples, args.output_dir, test_rows, preset.tasks)
     known = checkpoint is not None or args.before_samples is not None
     before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=known)
+    grey_before = grey_metrics("before", trainer, test_rows, evaluated) if args.grey_control else {}
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(args.output_dir) / "model"))
     if trainer.accelerator.is_main_process:
@@ -167,14 +175,21 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
             if kept.is_dir():
                 describe_model(kept, **described, trained_positions=args.trained_positions)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
+    grey_after = grey_metrics("after", trainer, test_rows, evaluated) if args.grey_control else {}
 
     if trainer.accelerator.is_main_process:
         quarantine.write(Path(args.output_dir) / "quarantine.json")
         seconds = time.perf_counter() - started
         config = {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()}
-        summary = write_summary(args.output_dir, before, after, seconds, config, after_failed=failed)
+        blind = text_only_guess(rows, test_rows) if test_rows and args.windows == "split" else {}
+        measured = {"blind": blind, "grey_before": grey_before, "grey_after": grey_after}
+        controls = {control: metrics for control, metrics in measured.items() if metrics}
+        beside = {"controls": controls or None, "after_failed": failed}
+        summary = write_summary(args.output_dir, before, after, seconds, config, **beside)
         if before:
-            out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
+            out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent", blind))
+            for control, metrics in controls.items():
+                out.print(f"control {control}: " + "  ".join(f"{key} {value:.1f}" for key, value in metrics.items()))
         for video, reason in quarantine.videos.items():
             out.print(f"left out: {video}: {reason}", style="yellow")
         folder = Path(args.output_dir)

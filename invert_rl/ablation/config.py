@@ -11,8 +11,12 @@ import yaml
 
 from data_prep.errors import DataError
 
-METRICS = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "VC", "AR", "VD")
-"""Columns of every table, percent."""
+VERB_TASKS = ("VC", "AR", "VD")
+VERBS = "verbs"
+"""The mean of VC, AR and VD."""
+METRICS = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "wrong_event", *VERB_TASKS, VERBS)
+"""Columns of every table, percent; wrong_event where rows know their video's events."""
+PLOTS = ("bars", "curve", "steps", "frontier", "none")
 
 
 @dataclass
@@ -29,13 +33,17 @@ class AblationConfig:
     common: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields changed in all runs."})
     configurations: dict[str, Any] = field(
         default_factory=dict,
-        metadata={"help": "Name of each configuration and the fields of recipes/grpo_invert.py that it changes."},
+        metadata={
+            "help": "Name of each configuration and the fields of recipes/grpo_invert.py that it changes; "
+            "`without_rounds_of: NAME` gives it as many steps as that configuration has of TVG."
+        },
     )
     start_models: dict[str, Any] = field(
         default_factory=dict,
         metadata={
-            "help": "Models made first by recipes/sft_invert.py: a name and the recipe's fields. A configuration "
-            "starts from one with `start: NAME`."
+            "help": "Models made first by recipes/sft_invert.py: a name and the recipe's fields, on top of those of a "
+            "YAML named by `base`; `model_name_or_path: null` begins from the toy world's random weights. A "
+            "configuration starts from one with `start: NAME`."
         },
     )
     tables: list[Any] = field(default_factory=list, metadata={"help": "Tables to make (`Table`)."})
@@ -64,7 +72,8 @@ class Table:
     metrics: tuple[str, ...] = ("R1@0.3", "R1@0.5", "R1@0.7")
     """What the plot shows; the table shows all of `METRICS`."""
     plot: str = "bars"
-    """"bars", "curve" (over ``x``) or "none"."""
+    """"bars", "curve" (over ``x``), "steps" (over optimizer steps, from the runs' validation), "frontier" (the mean of
+    VC, AR and VD over mIoU) or "none"."""
     x: str = "tvg_probability"
     """Field of the configurations that a curve runs over."""
     reference: str | None = None
@@ -90,8 +99,8 @@ def read_tables(config: AblationConfig) -> list[Table]:
         unknown = [name for name in table.metrics if name not in METRICS]
         if unknown:
             raise DataError(f"{where}: metric {unknown[0]!r} is unknown; the metrics are {', '.join(METRICS)}")
-        if table.plot not in ("bars", "curve", "none"):
-            raise DataError(f"{where}: plot {table.plot!r} is unknown; use bars, curve or none")
+        if table.plot not in PLOTS:
+            raise DataError(f"{where}: plot {table.plot!r} is unknown; use {', '.join(PLOTS)}")
         tables.append(table)
     return tables
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_prep.rows import Row
 from invert_rl.evaluation.grounding import grounding_metrics
+from invert_rl.evaluation.wrong_event import wrong_event_rate
 from invert_rl.tasks import TASKS
 from rewards.blind import best_verb_set, frequent_verbs
 from rewards.verbs import ar_score, vc_score, vd_score
@@ -33,10 +34,13 @@ def text_only_guess(train: Sequence[Row], test: Sequence[Row]) -> dict[str, floa
     of verbs that earns most as a description (`rewards.blind`).
     Rows need ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_missing`).
     """
+    train = [row for row in train if len(row.windows) == 1]
     windows = _windows(train)
     chosen = [windows.get(_verbs(row), windows[None]) for row in test]
     predicted = [[(first * row.duration, last * row.duration)] for (first, last), row in zip(chosen, test, strict=True)]
     metrics = dict(grounding_metrics(predicted, test))
+    rate = wrong_event_rate(predicted, test)
+    metrics |= {} if rate is None else {"wrong_event": rate}
     known = [row for row in train if _verbs(row)]
     common = _most_common(known)
     groups: dict[str, list[Row]] = defaultdict(list)

@@ -15,6 +15,7 @@ CONFIG = "config.yaml"
 """The fields of a run, in its folder."""
 SUMMARY = "summary.json"
 """Written last by every recipe."""
+LOG = "log.jsonl"
 IDENTITY = "ablation.json"
 """What a run folder was made with; a run with other settings is never mixed in."""
 

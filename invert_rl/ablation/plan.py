@@ -18,11 +18,20 @@ from invert_rl.ablation.config import AblationConfig, check_known, read_settings
 from invert_rl.ablation.jobs import GRPO, IDENTITY, SFT, Job, write_config
 from invert_rl.evaluation.protocol import model_sha256
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.schedule import TaskSchedule
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.toy.default import start_checkpoint
 
-ONLY_TRAINING = frozenset({"tasks", "tvg_probability", "verb_match", "verb_reward"})
+ONLY_TRAINING = frozenset(
+    {
+        *("tasks", "tvg_probability", "verb_match", "verb_reward", "learning_rate", "beta", "max_steps"),
+        *("shuffle_videos", "placebo_segments"),
+    }
+)
 """Fields of a configuration that leave the answers before training as they are."""
+
+
+RANDOM = "random weights"
 
 
 def plan(config: AblationConfig, folder: Path) -> list[Job]:
@@ -41,12 +50,16 @@ def plan(config: AblationConfig, folder: Path) -> list[Job]:
         base["max_steps"] = config.max_steps
     changes = {name: dict(config.configurations[name] or {}) for name in names}
     starts = {name: changed.pop("start", None) for name, changed in changes.items()}
-    made = {start: _start_model(config, start, base) for start in dict.fromkeys(starts.values()) if start}
+    without = {name: changed.pop("without_rounds_of", None) for name, changed in changes.items()}
+    check_known([name for name in without.values() if name], config.configurations, "without_rounds_of")
+    made = {start: _start_model(config, start, base, folder) for start in dict.fromkeys(starts.values()) if start}
     jobs = list(made.values())
     for seed in config.seeds:
         for name in names:
             changed, model = changes[name], made.get(starts[name])
             settings = {**base, **changed, "seed": seed}
+            if without[name]:
+                settings["max_steps"] = forward_steps({**base, **config.configurations[without[name]], "seed": seed})
             if model is not None:
                 settings["model_name_or_path"] = str(model.folder / "model")
             identity = {"recipe": GRPO, "settings": settings, "start": model.identity if model else _hash(settings)}
@@ -68,12 +81,33 @@ def plan(config: AblationConfig, folder: Path) -> list[Job]:
     return jobs
 
 
-def _start_model(config: AblationConfig, name: str, base: dict[str, Any]) -> Job:
+def forward_steps(settings: dict[str, Any]) -> int:
+    """Optimizer steps of the rounds that are TVG in a run with those fields of recipes/grpo_invert.py.
+
+    TVG alone for as many steps is that run without its other rounds: the same prompts in the same order, as a task's
+    rows are drawn in passes of its own. (A learning rate that changes over the run would change at other steps.)
+    """
+    schedule = TaskSchedule(
+        seed=settings["seed"], tvg_probability=settings["tvg_probability"], tasks=tuple(settings["tasks"])
+    )
+    accumulated = int(settings.get("gradient_accumulation_steps", 1))
+    passes = int(settings.get("steps_per_generation", accumulated)) * int(settings.get("num_iterations", 1))
+    steps = max(1, passes // accumulated)
+    return steps * sum(schedule(number) in schedule.forward for number in range(int(settings["max_steps"]) // steps))
+
+
+def _start_model(config: AblationConfig, name: str, base: dict[str, Any], folder: Path) -> Job:
     if name not in config.start_models:
         raise DataError(f"start: no start model {name!r}; start_models has {', '.join(config.start_models) or 'none'}")
-    settings = dict(config.start_models[name] or {})
-    settings.setdefault("model_name_or_path", base.get("model_name_or_path") or start_checkpoint())
-    identity = {"recipe": SFT, "settings": settings, "start": _hash(settings)}
+    given = dict(config.start_models[name] or {})
+    shared = given.pop("base", None)
+    settings = {**(read_settings(folder / shared) if shared else {}), **given}
+    if settings.get("model_name_or_path", "") is None:
+        del settings["model_name_or_path"]
+        identity = {"recipe": SFT, "settings": settings, "start": RANDOM}
+    else:
+        settings.setdefault("model_name_or_path", base.get("model_name_or_path") or start_checkpoint())
+        identity = {"recipe": SFT, "settings": settings, "start": _hash(settings)}
     where = Path(config.output_dir) / "start_models" / name
     return Job(name, int(settings.get("seed", 42)), where, SFT, settings, identity)
 

@@ -10,12 +10,13 @@ from textwrap import fill
 from typing import Any
 
 from data_prep.errors import DataError
-from invert_rl.ablation.config import Table
-from invert_rl.ablation.table import Line
+from invert_rl.ablation.config import VERBS, Table
+from invert_rl.ablation.table import Line, Result, statistic
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 """Told apart by everybody (Okabe and Ito)."""
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", ":", "-.")
 ENDINGS = ("png", "svg")
 
 
@@ -25,10 +26,13 @@ def require_matplotlib() -> None:
         raise DataError("plots need matplotlib: pip install 'invert-rl[plots]', or go without by --plots false")
 
 
-def draw(table: Table, lines: Sequence[Line], places: Mapping[str, float], folder: Path) -> list[Path]:
+def draw(
+    table: Table, lines: Sequence[Line], places: Mapping[str, float], folder: Path, results: Sequence[Result] = ()
+) -> list[Path]:
     """Draw a table's plot as PNG and SVG into ``folder``; returns the paths, none where there is nothing to draw.
 
-    ``places`` gives the place of each configuration on the axis of a curve.
+    ``places`` gives the place of each configuration on the axis of a curve; ``results`` the runs' own validations,
+    which are drawn over steps.
     """
     if table.plot == "none":
         return []
@@ -47,10 +51,15 @@ def draw(table: Table, lines: Sequence[Line], places: Mapping[str, float], folde
     axes = figure.subplots()
     if table.plot == "bars":
         _bars(axes, table.metrics, shown)
+    elif table.plot == "steps":
+        _steps(axes, table, lines, results)
+    elif table.plot == "frontier":
+        _frontier(axes, after, others)
     else:
         _curves(axes, table, after, others, places)
     axes.set_title(fill(table.title, int(11 * wide)), fontsize=10, loc="left")  # about 12 letters an inch
-    axes.set_ylabel("percent, mean ± standard error")
+    if table.plot != "frontier":
+        axes.set_ylabel("percent, mean ± standard error")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.5, alpha=0.5)
     axes.set_axisbelow(True)
@@ -100,3 +109,47 @@ def _curves(
     axes.plot([], [], color="#333333", linestyle=":", linewidth=1, label="start model")
     axes.set_xlabel("probability p of TVG" if table.x == "tvg_probability" else table.x)
     axes.set_xticks(sorted({places[line.name] for line in after}))
+
+
+def _steps(axes: Any, table: Table, lines: Sequence[Line], results: Sequence[Result]) -> None:
+    """One line for each configuration and metric over the steps at which all of its runs validated."""
+    start = next((line.metrics for line in lines if line.when == "before"), {})
+    for number, name in enumerate(table.rows):
+        curves = [result.curve for result in results if result.name == name and result.curve]
+        steps = sorted(set.intersection(*map(set, curves))) if curves else []
+        for kind, metric in enumerate(table.metrics):
+            points = [(0, start[metric])] if metric in start else []
+            points += [
+                (step, statistic([curve[step][metric] for curve in curves]))
+                for step in steps
+                if all(metric in curve[step] for curve in curves)
+            ]
+            axes.errorbar(
+                [step for step, _ in points],
+                [value.mean for _, value in points],
+                [value.error or 0.0 for _, value in points],
+                label=f"{name}, {metric}",
+                color=COLOURS[number % len(COLOURS)],
+                linestyle=LINES[kind % len(LINES)],
+                marker=MARKS[number % len(MARKS)],
+                capsize=2,
+            )
+    axes.set_xlabel("optimizer step")
+
+
+def _frontier(axes: Any, after: Sequence[Line], others: Sequence[Line]) -> None:
+    """One point for each configuration: grounding to the right, action understanding upwards."""
+    for number, line in enumerate(line for line in [*others, *after] if {"mIoU", VERBS} <= line.metrics.keys()):
+        x, y = line.metrics["mIoU"], line.metrics[VERBS]
+        axes.errorbar(
+            x.mean,
+            y.mean,
+            y.error or 0.0,
+            x.error or 0.0,
+            label=line.name,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKS[number % len(MARKS)],
+            capsize=3,
+        )
+    axes.set_xlabel("mIoU, percent")
+    axes.set_ylabel("mean of VC, AR and VD, percent")

@@ -1,4 +1,4 @@
-"""The numbers of an ablation: mean and standard error over seeds, as Markdown, CSV and JSON."""
+"""The numbers of an ablation over seeds, as Markdown, CSV and JSON: means and standard errors, paired intervals."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from data_prep.errors import DataError
-from data_prep.files import atomic_write, read_json
-from invert_rl.ablation.config import METRICS, Table
-from invert_rl.ablation.jobs import SUMMARY, Job
+from data_prep.files import atomic_write, read_json, read_jsonl
+from invert_rl.ablation.config import METRICS, VERB_TASKS, VERBS, Table
+from invert_rl.ablation.jobs import LOG, SUMMARY, Job
 
 START, TEXT_ONLY = "start", "text only"
+CONFIDENCE = 0.95
+EVAL = "eval/"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Result:
     after: Mapping[str, float]
     seconds: float
     settings: Mapping[str, Any]
+    curve: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """Metrics by optimizer step, where the run validated itself."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,21 @@ class Statistic:
     error: float | None
     n: int
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean by Student's t with n - 1 degrees of freedom."""
+        if self.error is None:
+            return None
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, self.n - 1)) * self.error
+        return self.mean - half, self.mean + half
+
     def __str__(self) -> str:
         return f"{self.mean:.1f}" if self.error is None else f"{self.mean:.1f} ± {self.error:.1f}"
+
+    def as_difference(self) -> str:
+        """Signed, with its interval: ``+1.2 [-0.3, +2.7]``."""
+        interval = "" if self.interval is None else f" [{self.interval[0]:+.1f}, {self.interval[1]:+.1f}]"
+        return f"{self.mean:+.1f}{interval}"
 
 
 @dataclass(frozen=True)
@@ -62,10 +81,26 @@ def read_results(jobs: Sequence[Job]) -> list[Result]:
         summary = read_json(job.folder / SUMMARY)
         if not summary.get("after"):
             raise DataError(f"{job.folder / SUMMARY}: has no metrics; give the runs eval_data")
-        results.append(
-            Result(job.name, job.seed, summary["before"], summary["after"], summary["seconds"], summary["settings"])
-        )
+        before, after = with_verbs(summary["before"]), with_verbs(summary["after"])
+        curve = read_curve(job.folder / LOG)
+        results.append(Result(job.name, job.seed, before, after, summary["seconds"], summary["settings"], curve))
     return results
+
+
+def with_verbs(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics and the mean of VC, AR and VD, where they have all three."""
+    mean = {VERBS: statistics.fmean(metrics[name] for name in VERB_TASKS)} if set(VERB_TASKS) <= set(metrics) else {}
+    return {**metrics, **mean}
+
+
+def read_curve(log: Path) -> dict[int, dict[str, float]]:
+    """Metrics by optimizer step of a run that validated itself (``eval/…`` in its log); empty for others."""
+    curve: dict[int, dict[str, float]] = {}
+    for _, entry in read_jsonl(log) if log.is_file() else ():
+        found = {name.removeprefix(EVAL): value for name, value in entry.items() if name.startswith(EVAL)}
+        if found.keys() & set(METRICS):
+            curve.setdefault(int(entry["step"]), {}).update(with_verbs(found))
+    return curve
 
 
 def statistic(values: Sequence[float]) -> Statistic:
@@ -80,7 +115,8 @@ def lines_of(table: Table, results: Sequence[Result], guess: Mapping[str, float]
     Configurations without a finished run are left out. Start models that answered alike share one line. A difference
     to the reference is taken seed by seed, over the seeds that both have.
     """
-    lines = [Line(TEXT_ONLY, "guess", {name: statistic([guess[name]]) for name in METRICS})] if guess else []
+    known = {name: statistic([guess[name]]) for name in METRICS if name in guess} if guess else {}
+    lines = [Line(TEXT_ONLY, "guess", known)] if known else []
     of_name = {name: [result for result in results if result.name == name] for name in table.rows}
     present = [name for name in table.rows if of_name[name]]
     starts: dict[str, tuple[list[str], dict[str, Statistic]]] = {}
@@ -115,15 +151,12 @@ def _statistics(metrics: Sequence[Mapping[str, float]]) -> dict[str, Statistic]:
 
 
 def as_markdown(table: Table, lines: Sequence[Line]) -> str:
-    """The table as GitHub Markdown, percent; differences are signed."""
+    """The table as GitHub Markdown, percent: mean ± standard error, differences with their 95 % intervals."""
     rows = [f"| {' | '.join(['', *METRICS, 'seeds'])} |", f"|---|{'---:|' * (len(METRICS) + 1)}"]
     for line in lines:
-        sign = "+" if line.when == "difference" else ""
-        cells = []
-        for name in METRICS:
-            value = line.metrics.get(name)
-            plus = sign if value is not None and value.mean >= 0 else ""
-            cells.append("" if value is None else f"{plus}{value}")
+        values = [line.metrics.get(name) for name in METRICS]
+        different = line.when == "difference"
+        cells = ["" if value is None else value.as_difference() if different else str(value) for value in values]
         seeds = max((value.n for value in line.metrics.values()), default=0)
         rows.append(f"| {line.name} | {' | '.join(cells)} | {seeds if line.when in ('after', 'difference') else ''} |")
     return f"### {table.title}\n\n" + "\n".join(rows) + "\n"
@@ -139,18 +172,22 @@ def write_tables(
     folder.mkdir(parents=True, exist_ok=True)
     seconds = sum(result.seconds for result in results)
     note = (
-        f"{len(results)} of {expected} runs, {seconds:.0f} s of runs in all; percent, mean ± standard error over seeds."
+        f"{len(results)} of {expected} runs, {seconds:.0f} s of runs in all; percent, mean ± standard error over "
+        "seeds; differences seed by seed with 95 % intervals by Student's t, not corrected for how many there are."
     )
     texts = [as_markdown(table, lines) for table, lines in tables.items()]
     with atomic_write(folder / "table.md") as out:
         out.write("\n".join([f"`{command}`\n", f"{note}\n", *texts]))
     with atomic_write(folder / "table.csv") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["table", "name", "when", "metric", "mean", "standard_error", "seeds"])
+        writer.writerow(["table", "name", "when", "metric", "mean", "standard_error", "low", "high", "seeds"])
         for table, lines in tables.items():
             for line in lines:
                 for name, value in line.metrics.items():
-                    writer.writerow([table.name, line.name, line.when, name, value.mean, value.error, value.n])
+                    low, high = value.interval or (None, None)
+                    writer.writerow(
+                        [table.name, line.name, line.when, name, value.mean, value.error, low, high, value.n]
+                    )
     content = {
         "command": command,
         "runs": len(results),

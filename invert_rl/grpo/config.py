@@ -86,6 +86,20 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
     blank_video: bool = field(
         default=False, metadata={"help": "Control: every frame is grey, so that only text and lengths are left."}
     )
+    shuffle_videos: bool = field(
+        default=False,
+        metadata={"help": "Control: each training row is shown another clip of the same length (docs/proof.md)."},
+    )
+    placebo_segments: bool = field(
+        default=False,
+        metadata={"help": "Control: tasks on a segment are shown another row's: format without meaning."},
+    )
+    grey_control: bool = field(
+        default=False,
+        metadata={
+            "help": "Before and after training also answer TVG with grey frames, after the thought on true ones."
+        },
+    )
     trained_positions: bool = field(
         default=True,
         metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from data_prep.rows import Row, Window
 from invert_rl.evaluation.grounding import best_ious, grounding_metrics, set_ious, set_metrics
+from invert_rl.evaluation.thought_spans import thought_metrics
+from invert_rl.evaluation.wrong_event import wrong_event_rate
 from invert_rl.tasks.base import SPAN, SPAN_TEXT, SPANS, Task
 from rewards.answers import answer_or_bare_text, parse_span, read_spans
 
@@ -43,9 +45,16 @@ class Grounding(Task):
     def metrics(
         self, predictions: Sequence[Prediction | None], rows: Sequence[Row], strict: bool = False
     ) -> dict[str, float]:
-        """R1@m, mIoU and n; with ``windows`` "all" of the set IoU of all spans with all windows."""
+        """R1@m, mIoU and n; with ``windows`` "all" of the set IoU of all spans with all windows.
+
+        Where rows know their video's events, also ``wrong_event`` (`invert_rl.evaluation.wrong_event`), and where
+        answers have thoughts, what spans these hold (`invert_rl.evaluation.thought_spans`).
+        """
         windows = [prediction.windows if prediction else [] for prediction in predictions]
-        return (set_metrics if self.windows == "all" else grounding_metrics)(windows, rows, strict)
+        metrics = (set_metrics if self.windows == "all" else grounding_metrics)(windows, rows, strict)
+        rate = wrong_event_rate(windows, rows)
+        events = {} if rate is None else {"wrong_event": rate}
+        return {**metrics, **events, **thought_metrics(predictions, rows)}
 
     def values(self, predictions: Sequence[Prediction | None], rows: Sequence[Row]) -> list[float]:
         windows = [prediction.windows if prediction else [] for prediction in predictions]

@@ -21,9 +21,10 @@ def test_a_run_leaves_everything_it_promises(run_recipe, tiny, tmp_path):
     run_recipe("grpo_invert.py", *SMALL, "--model_name_or_path", tiny, "--max_steps", "3", "--save_steps", "2")
     run = tmp_path / "runs" / "grpo_invert_001"
     summary = json.loads((run / "summary.json").read_text())
-    assert summary.keys() == {"before", "after", "seconds", "peak_rss_gib", "settings"}
+    assert summary.keys() == {"before", "after", "controls", "seconds", "peak_rss_gib", "settings"}
+    assert {"mIoU", "wrong_event", "VC", "AR", "VD"} <= summary["controls"]["blind"].keys()
     for when in ("before", "after"):
-        assert {"R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "VC", "AR", "VD", "unparsable", "n"} <= summary[when].keys()
+        assert {"R1@0.3", "R1@0.7", "mIoU", "wrong_event", "VC", "AR", "VD", "unparsable", "n"} <= summary[when].keys()
         samples = [json.loads(line) for line in (run / f"samples_{when}.jsonl").read_text().splitlines()]
         assert len(samples) == 4 * summary[when]["n"]
     assert summary["settings"]["tvg_probability"] == 0.8
@@ -126,3 +127,21 @@ def test_broken_videos_are_named_at_the_end(run_recipe, clips, tiny, tmp_path, c
     out = capsys.readouterr().out
     for name, reason in left_out.items():
         assert f"left out: {name}: {reason}" in out
+
+
+def test_controls_take_the_video_away_and_are_reported(run_recipe, tiny, tmp_path):
+    common = [*SMALL, "--model_name_or_path", tiny, "--max_steps", "2", "--toy_test_clips", "1"]
+    run_recipe("grpo_invert.py", *common, "--output_dir", "plain", "--grey_control", "true")
+    controls = json.loads((tmp_path / "plain" / "summary.json").read_text())["controls"]
+    assert controls.keys() == {"blind", "grey_before", "grey_after"}
+    assert "mIoU" in controls["grey_after"] and "VC" not in controls["grey_after"]
+    grey = [json.loads(line) for line in (tmp_path / "plain" / "samples_after_grey.jsonl").read_text().splitlines()]
+    assert {sample["task"] for sample in grey} == {"tvg"}
+    shown = {}
+    for control in ("none", "shuffle_videos", "placebo_segments"):
+        options = [] if control == "none" else [f"--{control}", "true"]
+        options += ["--tvg_probability", "0", "--learning_rate", "0.01"]
+        run_recipe("grpo_invert.py", *common, "--output_dir", control, *options)
+        shown[control] = load_file(tmp_path / control / "model" / "model.safetensors")
+    for control in ("shuffle_videos", "placebo_segments"):  # other frames, other updates
+        assert any(not shown["none"][name].equal(value) for name, value in shown[control].items()), control

@@ -15,7 +15,7 @@ from scipy import stats
 from data_prep.errors import DataError
 from invert_rl.ablation import plots
 from invert_rl.ablation.config import METRICS, AblationConfig, Table, read_tables
-from invert_rl.ablation.table import Result, as_markdown, lines_of, statistic, write_tables
+from invert_rl.ablation.table import Result, as_markdown, lines_of, read_curve, statistic, write_tables
 
 TABLE = Table("tasks", "Tasks", ("only-tvg", "all"), reference="only-tvg")
 
@@ -39,7 +39,23 @@ def test_mean_and_standard_error_are_those_of_scipy():
     found = statistic(values)
     assert found.mean == pytest.approx(np.mean(values))
     assert found.error == pytest.approx(stats.sem(values))
-    assert statistic([7.0]).error is None
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    assert found.interval == pytest.approx((low, high))
+    assert statistic([7.0]).error is None and statistic([7.0]).interval is None
+
+
+def test_the_curve_of_a_run_is_read_from_its_validations(tmp_path):
+    log = tmp_path / "log.jsonl"
+    entries = [
+        {"step": 10, "reward": 1.0},
+        {"step": 50, "eval/mIoU": 40.0, "eval/VC": 60.0, "eval/AR": 70.0, "eval/VD": 80.0},
+        {"step": 100, "eval/mIoU": 45.0},
+    ]
+    log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    curve = read_curve(log)
+    assert curve[50] == {"mIoU": 40.0, "VC": 60.0, "AR": 70.0, "VD": 80.0, "verbs": 70.0}
+    assert curve[100] == {"mIoU": 45.0} and curve.keys() == {50, 100}
+    assert read_curve(tmp_path / "none.jsonl") == {}
 
 
 def test_lines_have_the_start_once_every_configuration_and_paired_differences():
@@ -83,7 +99,7 @@ def test_files_agree_with_each_other(tmp_path):
     assert "`python recipes/ablation.py`" in text
     cells = {row.split("|")[1].strip(): row.split("|")[2:] for row in text.splitlines() if row.startswith("| ")}
     assert cells["all"][0].strip() == "53.5 ± 1.0"
-    assert cells["all − only-tvg"][0].strip() == "+2.5 ± 0.8"
+    assert cells["all − only-tvg"][0].strip() == "+2.5 [-0.8, +5.8]"
     assert cells["text only"][0].strip() == "20.0"
     content = json.loads((tmp_path / "table.json").read_text())
     for line in content["tables"]["tasks"]["lines"]:
@@ -101,7 +117,7 @@ def test_files_agree_with_each_other(tmp_path):
 def test_a_metric_that_a_run_lacks_is_an_empty_cell():
     lacking = [Result(r.name, r.seed, {"mIoU": 1.0}, {"mIoU": 2.0}, 1.0, {}) for r in results()]
     row = as_markdown(TABLE, lines_of(TABLE, lacking)).splitlines()[5]
-    assert re.fullmatch(r"\| only-tvg \| 2\.0 ± 0\.0 \|(  \|){6} 3 \|", row), row
+    assert re.fullmatch(r"\| only-tvg \| 2\.0 ± 0\.0 \|(  \|){8} 3 \|", row), row
 
 
 @pytest.mark.parametrize(
