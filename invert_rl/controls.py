@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.rows import Row
+from data_prep.rows import Row, Window
 from invert_rl.tasks import Task
 from invert_rl.video.ref import VideoRef
 
@@ -29,7 +29,7 @@ def with_shuffled_videos(rows: Sequence[Row], seed: int) -> list[Row]:
         raise DataError("shuffle_videos needs rows of at least two videos")
     rank = dict(zip(sorted(shown, key=str), np.random.default_rng(seed).permutation(len(shown)), strict=True))
     ordered = sorted(shown, key=lambda key: (shown[key].shown_seconds, rank[key]))
-    other = {}
+    other: dict[tuple[str, Window | None], tuple[str, Window | None]] = {}
     for first in range(0, len(ordered) - 1, 2):
         group = ordered[first : first + 2] if len(ordered) - first != 3 else ordered[first:]
         other.update(zip(group, [*group[1:], group[0]], strict=True))

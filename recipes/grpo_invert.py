@@ -175,7 +175,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
             if kept.is_dir():
                 describe_model(kept, **described, trained_positions=args.trained_positions)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
-    grey_after = grey_metrics("after", trainer, test_rows, evaluated) if args.grey_control else {}
+    grey_after = grey_metrics("after", trainer, test_rows, evaluated) if args.grey_control and failed is None else {}
 
     if trainer.accelerator.is_main_process:
         quarantine.write(Path(args.output_dir) / "quarantine.json")

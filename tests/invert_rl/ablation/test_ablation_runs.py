@@ -21,6 +21,7 @@ from invert_rl.ablation.jobs import Job, write_config
 from invert_rl.ablation.plan import plan
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.runs import config_arguments
+from invert_rl.schedule import TaskSchedule
 from invert_rl.toy.tiny_model import save_tiny_checkpoint
 
 RECIPE = """
@@ -220,3 +221,18 @@ def test_after_kill_9_a_run_that_still_goes_on_is_waited_for_and_not_doubled(tmp
     subprocess.run([sys.executable, "-c", DRIVER, str(tmp_path), str(recipes)], check=True)
     assert len(calls(tmp_path)) == 1
     assert (tmp_path / "seed_1" / "summary.json").is_file()
+
+
+def test_tvg_without_the_other_rounds_has_as_many_steps_as_the_coin_gives_it(tmp_path, start):
+    mixed = {"tasks": ["tvg", "vc", "ar", "vd"], "tvg_probability": 0.5}
+    alone = {"tasks": ["tvg"], "tvg_probability": 1.0, "without_rounds_of": "mixed"}
+    configurations = {"mixed": mixed, "alone": alone}
+    jobs = plan(config(tmp_path, start, configurations=configurations, max_steps=40, seeds=[1, 2]), tmp_path)
+    steps = {(job.name, job.seed): job.settings["max_steps"] for job in jobs}
+    for seed in (1, 2):
+        coin = TaskSchedule(seed=seed, tvg_probability=0.5)
+        assert steps["mixed", seed] == 40
+        assert steps["alone", seed] == sum(coin(number) == "tvg" for number in range(40))
+    assert 10 < steps["alone", 1] < 30
+    with pytest.raises(DataError, match="without_rounds_of: no configuration 'x'"):
+        plan(config(tmp_path, start, configurations={"a": {"without_rounds_of": "x"}}), tmp_path)

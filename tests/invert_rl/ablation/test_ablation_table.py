@@ -148,6 +148,18 @@ def test_a_plot_is_drawn_as_png_and_svg(tmp_path, kind):
     assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
 
 
+@pytest.mark.parametrize("kind", ["steps", "frontier"])
+def test_curves_over_steps_and_the_frontier_are_drawn(tmp_path, kind):
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    table = Table("f", "Forgetting", ("only-tvg", "all"), metrics=("mIoU", "verbs"), plot=kind)
+    curve = {50: metrics(45.0), 100: metrics(48.0)}
+    runs = [Result(r.name, r.seed, r.before, r.after, r.seconds, r.settings, curve) for r in results()]
+    picture = np.asarray(Image.open(plots.draw(table, lines_of(table, runs), {}, tmp_path, runs)[0]).convert("RGB"))
+    for colour in plots.COLOURS[:2]:
+        wanted = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        assert (np.abs(picture.astype(int) - wanted).max(axis=2) < 8).sum() > 30, f"{colour} is not in the picture"
+
+
 def test_without_matplotlib_the_remedy_is_told(monkeypatch):
     monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'invert-rl\[plots\]'"):
