@@ -48,6 +48,7 @@ from invert_rl.wtal.control import train_on_shuffled_labels
 from invert_rl.wtal.evaluate import detect_videos, score
 from invert_rl.wtal.export import save_localizer
 from invert_rl.wtal.planted import trivial
+from invert_rl.wtal.text import encode_texts
 from invert_rl.wtal.trainer import WtalTrainer
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "planted" / "wtal.yaml"
@@ -59,7 +60,8 @@ def main(args: WtalArguments) -> None:
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
     folder = Path(args.output_dir)
 
-    # data: videos with classes, and texts of the classes
+    # data: videos with classes, and texts of the classes; an encoder that cannot be had costs no reading of features
+    encode_texts(["an action"], args.text_encoder)
     data = load_data(args)
     descriptions = load_descriptions(args, data)
     rules = evaluation_rules(args)

@@ -54,6 +54,15 @@ def test_generated_data_end_to_end(run_recipe, tmp_path: Path, capsys: pytest.Ca
     assert "holds another run" in capsys.readouterr().err
 
 
+def test_the_text_encoder_is_tried_before_features_are_read(run_recipe, tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    features = ["--annotations", str(tmp_path / "none.json"), "--features", str(tmp_path / "none")]
+    with pytest.raises(SystemExit):
+        run_recipe("distill_wtal.py", *SMALL, *SHORT, *features, "--text_encoder", str(tmp_path / "empty"))
+    told = capsys.readouterr().err
+    assert str(tmp_path / "empty") in told and "none.json" not in told
+
+
 def test_a_resumed_run_reports_the_same(run_recipe, tmp_path: Path) -> None:
     common = [*SMALL, *SHORT, "--shuffled_control", "false"]
     run_recipe("distill_wtal.py", *common, "--output_dir", str(tmp_path / "a"))
