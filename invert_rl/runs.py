@@ -192,6 +192,34 @@ def forget_later_steps(log: Path, step: int) -> None:
         out.writelines(f"{line}\n" for line in kept)
 
 
+class OnceLogged(TrainerCallback):
+    """Puts numbers that belong to the whole run into its first record; a resumed run has them already.
+
+    To stand before `RunLog` among the callbacks.
+    """
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self.numbers = dict(numbers)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step > 0:
+            self.numbers.clear()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and state.global_step > 0:
+            logs.update(self.numbers)
+            self.numbers.clear()
+
+
 class RunLog(TrainerCallback):
     """A progress bar on a terminal, one short line per logging step, and every number in ``log.jsonl``."""
 

@@ -24,6 +24,7 @@ from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.ablation.guess import text_only_guess
+from invert_rl.audit_rewards import run_ceilings
 from invert_rl.controls import with_other_segments, with_shuffled_videos
 from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import describe_model
@@ -41,6 +42,7 @@ from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
 from invert_rl.runs import (
+    OnceLogged,
     RunLog,
     before_after_table,
     clear_errors,
@@ -113,6 +115,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         part = fixed_part(validated, args.validation_samples, args.seed)
         validation = Validation(part, evaluated, options, args.keep_best)
     rewards = reward_functions(args, preset, weights, pipeline, rows)
+    ceilings = run_ceilings(preset.only(args.tasks).tasks, rows, weights, args.verb_options(pipeline, args.verb_reward))
     if args.shuffle_videos:
         rows = with_shuffled_videos(rows, args.seed)
     if args.placebo_segments:
@@ -148,7 +151,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
             store=store,
             quarantine=quarantine,
             peft_config=policy.peft_config,
-            callbacks=[RunLog(), *args.stopping_callbacks()],
+            callbacks=[OnceLogged(ceilings), RunLog(), *args.stopping_callbacks()],
             preset=preset,
         )
     trainer.validation = validation

@@ -70,12 +70,6 @@ class Answers:
         """The rows at these places."""
         return Answers(self.reward, {k: [v[i] for i in places] for k, v in self.columns.items()}, self.complete)
 
-    def sample(self, count: int = SAMPLE) -> Answers:
-        """At most ``count`` of the rows, drawn by seed 0."""
-        if len(self) <= count:
-            return self
-        return self.take(sorted(random.Random(0).sample(range(len(self)), count)))
-
 
 @dataclass
 class Ceiling:
@@ -112,7 +106,7 @@ def blind_spans(
     tells of each row, such as the verbs of its query, by which parts of the video are chosen as by length.
     """
     ceiling = Ceiling()
-    places = sorted(random.Random(0).sample(range(len(answers)), min(SAMPLE, len(answers))))
+    places = _places(len(answers))
     starts, ends = (sorted(window[side] for truth in windows for window in truth) for side in (0, 1))
     if starts:
 
@@ -159,31 +153,30 @@ def blind_words(
     verbs: Sequence[Collection[str]],
     queries: Sequence[str] = (),
     masked_queries: Sequence[str] = (),
-    progress: Callable[[str], object] = lambda attack: None,
+    most: int | None = None,
 ) -> Ceiling:
     """One frequent verb; the best set of verbs, as sentences; the query under the most frequent like masked query.
 
     ``verbs`` are the lemmas of each row's query. ``queries`` and ``masked_queries`` are given where the prompt shows
-    the masked query. ``progress`` is told what is tried next.
+    the masked query. ``most``: what is found is scored on at most so many rows, not on all.
     """
     ceiling = Ceiling()
     common = frequent_verbs(verbs)
-    some = answers.sample()
-    progress("most frequent verb")
+    places = _places(len(answers), len(answers) if most is None else most)
+    answers = answers.take(places)
+    some = answers.take(_places(len(answers)))
     if common:
         verb = max(common, key=some.constant)
         ceiling.add("verb", answers.constant(verb), verb)
-    progress("sets of verbs")
     chosen = best_verb_set(common, lambda chosen: some.constant(sentences(chosen)))
     if chosen:
         ceiling.add("sentences", answers.constant(sentences(chosen)), sentences(chosen))
     if masked_queries:
-        progress("masked queries")
         guesses = leave_one_out(masked_queries, [tuple(sorted(set(of_row))) for of_row in verbs], queries)
         default = sentences(chosen)
         ceiling.add(
             "masked query",
-            answers.mean(default if guess is None else guess for guess in guesses),
+            answers.mean(guesses[place] or default for place in places),
             "the query with the most frequent verbs among the others of the same masked query",
         )
     return ceiling
@@ -299,6 +292,11 @@ def _best_part(value: Callable[[tuple[float, float]], float], ordered: bool = Tr
         if first < last or not ordered
     ]
     return max(near, key=value)
+
+
+def _places(rows: int, most: int = SAMPLE) -> list[int]:
+    """At most so many places of rows, drawn by seed 0, in order."""
+    return sorted(random.Random(0).sample(range(rows), min(most, rows)))
 
 
 def _bins(durations: Sequence[float]) -> list[str]:

@@ -96,10 +96,19 @@ def _curves(log: Sequence[Mapping[str, float]]) -> list[Markup]:
     charts += [line_chart(title, _series(log, columns), unit) for title, columns, unit in (*by_task, *CURVES)]
     for task in TASKS.values():
         names = dict.fromkeys(name for record in log for name in record if _is_part(name, task.name))
-        charts.append(line_chart(f"Parts of the reward, {task.label}", _series(log, tuple(names)), ""))
+        parts = {**_series(log, tuple(names)), **_ceilings(log, task.name)}
+        charts.append(line_chart(f"Parts of the reward, {task.label}", parts, ""))
     times = dict.fromkeys(name for record in log for name in record if name.startswith("time/"))
     charts.append(line_chart("Time of a step by part", _series(log, ("step_time", *times)), " s"))
     return [chart for chart in charts if chart]
+
+
+def _ceilings(log: Sequence[Mapping[str, float]], task: str) -> dict[str, list[tuple[float, float]]]:
+    """Level lines over the whole run: what the best blind answer earns of each reward of ``task``."""
+    prefix = f"blind/{task}/"
+    found = {name: value for record in log for name, value in record.items() if name.startswith(prefix)}
+    ends = (log[0]["step"], log[-1]["step"]) if log else ()
+    return {f"{name.removeprefix(prefix)}, blind": [(step, value) for step in ends] for name, value in found.items()}
 
 
 def _is_part(column: str, task: str) -> bool:

@@ -4,9 +4,14 @@ import json
 import random
 
 import pytest
+from transformers import TrainerState
 
-from data_prep.rows import Row, write_rows
+from data_prep.rows import Row, read_rows, write_rows
+from invert_rl.audit_rewards import run_ceilings
 from invert_rl.cli import main
+from invert_rl.report.page import _curves
+from invert_rl.runs import OnceLogged
+from invert_rl.tasks import load_preset
 
 VERBS = {"opens": "open", "closes": "close", "washes": "wash", "throws": "throw", "eats": "eat"}
 
@@ -77,6 +82,33 @@ def test_refusal_has_the_constant_refusal(rows_file, capsys):
     task = audit(capsys, rows_file, "--tasks", "refuse")["tasks"]["refuse"]
     assert task["attacks"]["refusal"] == pytest.approx(0.5, abs=0.1)
     assert task["perfect"] == pytest.approx(1.0, abs=2e-3)
+
+
+def test_a_run_logs_its_ceilings_once(rows_file):
+    tasks = load_preset("think").only(["tvg", "ar"]).tasks
+    weights = {"tvg": {"format": 1.0, "iou": 1.0, "builtins:len": 1.0}, "ar": {"ar": 1.0}}
+    ceilings = run_ceilings(tasks, read_rows(rows_file), weights, {})
+    assert set(ceilings) == {"blind/tvg/iou", "blind/ar/ar"}  # not of the form, and not of somebody else's function
+    assert 0.5 < ceilings["blind/ar/ar"] < 0.8
+    once = OnceLogged(ceilings)
+    state = TrainerState(global_step=1)
+    first, second = {"loss": 1.0}, {"loss": 1.0}
+    once.on_train_begin(None, TrainerState(global_step=0), None)
+    for logs in (first, second):
+        once.on_log(None, state, None, logs=logs)
+    assert first == {"loss": 1.0, **ceilings}
+    assert second == {"loss": 1.0}
+    resumed = OnceLogged(ceilings)
+    resumed.on_train_begin(None, state, None)
+    resumed.on_log(None, state, None, logs=second)
+    assert second == {"loss": 1.0}
+
+
+def test_the_report_draws_them_as_level_lines():
+    log = [{"step": 1, "tvg/iou": 0.2, "blind/tvg/iou": 0.3}, {"step": 2, "tvg/iou": 0.4}]
+    chart = next(str(chart) for chart in _curves(log) if "Parts of the reward, TVG" in str(chart))
+    assert "iou, blind from 0.3 to 0.3" in chart
+    assert not any("blind" in str(chart) for chart in _curves([{"step": 1, "tvg/iou": 0.2}]))
 
 
 def test_a_table_for_people(rows_file, capsys):
