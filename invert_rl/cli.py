@@ -29,6 +29,7 @@ COMMANDS = {
     "attention": ("invert_rl.llavaction.attention_command", "attention of text to clip and action token (LLaVAction)"),
     "rate-difficulty": ("invert_rl.evaluation.difficulty_command", "measure how hard each row is for a model"),
     "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
+    "audit-mqa": ("invert_rl.llavaction.audit_command", "what questions give away to who never looks (LLaVAction)"),
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
     "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
     "merge": ("invert_rl.merge_command", "one checkpoint of a LoRA adapter and its base"),

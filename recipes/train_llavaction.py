@@ -19,6 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+from transformers import PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
 from data_prep.errors import DataError
@@ -26,6 +28,7 @@ from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.llavaction.data import Batches, RunData, SampleEncoder, SegmentStore, read_data
 from invert_rl.llavaction.encode import ClipEncoder
+from invert_rl.llavaction.left_out import LeftOut
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
 from invert_rl.llavaction.report import answer_all, comparison_table, write_report
@@ -35,7 +38,6 @@ from invert_rl.run_folder import run_folder
 from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries
 from invert_rl.toy.default import start_checkpoint
 from invert_rl.toy.questions import toy_run_data
-from invert_rl.video.quarantine import Quarantine
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "llavaction.yaml"
 
@@ -84,18 +86,24 @@ def train_arm(
     # model
     name, revision = model_args.model_name_or_path, model_args.model_revision
     processor = load_action_processor(name, revision)
-    model = load_action_model(
-        name,
-        processor,
-        data.classes.sizes,
-        run.head_weights,
-        run.seed,
-        revision,
-        trained_positions=run.trained_positions,
-        dtype=model_args.dtype,
-        attn_implementation=model_args.attn_implementation,
-    )
-    model = with_lora(model, get_peft_config(model_args))
+    lora = get_peft_config(model_args)
+
+    def build() -> PreTrainedModel | PeftModel:
+        model = load_action_model(
+            name,
+            processor,
+            data.classes.sizes,
+            run.head_weights,
+            run.seed,
+            revision,
+            trained_positions=run.trained_positions,
+            layers=run.action_layer,
+            dtype=model_args.dtype,
+            attn_implementation=model_args.attn_implementation,
+        )
+        return with_lora(model, copy.deepcopy(lora))
+
+    model = build()
 
     # data
     encoder = ClipEncoder(processor, model.config, run.action_token, run.max_length)
@@ -106,12 +114,13 @@ def train_arm(
         memory_mb=run.frame_memory_mb,
         directory=run.frame_store,
         in_process=run.decode_in_process,
+        timeout=run.video_timeout or None,
     )
     encode = SampleEncoder(encoder, store, run.views(), data.classes)
     mixture = Mixture(data.pools, run.mixture(), run.seed)
     parts = run.world_size * run.gradient_accumulation_steps
-    quarantine = Quarantine()
-    batches = Batches(mixture, encode, run.per_device_train_batch_size, parts, quarantine)
+    left_out = LeftOut(folder / "left_out.jsonl")
+    batches = Batches(mixture, encode, run.per_device_train_batch_size, parts, left_out)
     if run.max_steps < 0:
         run.max_steps = mixture.steps(run.num_train_epochs, run.per_device_train_batch_size * parts)
 
@@ -125,14 +134,11 @@ def train_arm(
     before = answer_all("before", trainer, encode, data, reuse=checkpoint is not None) if answer_before else {}
     trainer.train(resume_from_checkpoint=checkpoint)
     after = answer_all("after", trainer, encode, data)
-    if trainer.accelerator.is_main_process and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        save_for_inference(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "model")
-        data.classes.write(folder / "model" / "classes.json")
-        quarantine.write(folder / "quarantine.json")
-    elif trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        trainer.save_model(str(folder / "model"))
-    for video, reason in quarantine.videos.items():
-        out.print(f"left out: {video}: {reason}", style="yellow")
+    save_for_inference(trainer, processor, folder / "model", data.classes, build)
+    if trainer.accelerator.is_main_process:
+        left_out.write(folder / "quarantine.json")
+        for name, reason in left_out.reasons().items():
+            out.print(f"left out: {name}: {reason}", style="yellow")
     return {"before": before, "after": after}
 
 

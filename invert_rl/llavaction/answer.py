@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +14,19 @@ from torch import nn
 from data_prep.progress import progress
 from data_prep.rows import Row
 from invert_rl.grpo.rollout import only_what_is_asked
+from invert_rl.llavaction.appending import AppendingScorer
 from invert_rl.llavaction.choices import Choice, parse_choice
 from invert_rl.llavaction.data import SampleEncoder
+from invert_rl.llavaction.encode import Encoded
 from invert_rl.llavaction.prompts import choice_prompt
-from invert_rl.llavaction.views import Sample, priors_of
+from invert_rl.llavaction.views import Sample, ViewSettings, choice_text, priors_of
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
 
 logger = logging.getLogger(__name__)
+
+
+MISSING = "missing_video"
 
 
 @dataclass(frozen=True)
@@ -36,17 +41,23 @@ class Answer:
     status: str = "ok"
     """"ok", "unparsable" or "missing_video"."""
 
-    def record(self) -> dict[str, Any]:
+    def record(self, task: str = "mqa") -> dict[str, Any]:
         """As one JSON line."""
         return {
             "id": self.id,
-            "task": "mqa",
+            "task": task,
             "text": self.text,
             "choice": self.choice.place,
             "by": self.choice.by,
             "option": self.option,
             "status": self.status,
         }
+
+
+def answer_of(record: Mapping[str, Any]) -> Answer:
+    """The answer of a line of `Answer.record`."""
+    choice = Choice(record["choice"], record["by"])
+    return Answer(record["id"], record["text"], choice, record["option"], record["status"])
 
 
 class QuestionAnswerer:
@@ -58,6 +69,8 @@ class QuestionAnswerer:
         batch_size: questions at a time.
         max_new_tokens: most tokens of an answer.
         rank, ranks: of this process; questions are shared out and answers gathered.
+        likeliest: do not generate, but take the option whose text, as training has it, has the lowest mean
+            cross-entropy: every answer can be read.
     """
 
     def __init__(
@@ -68,36 +81,59 @@ class QuestionAnswerer:
         max_new_tokens: int = 32,
         rank: int = 0,
         ranks: int = 1,
+        likeliest: bool = False,
     ) -> None:
         self.model, self.encode = model, encode
         self.batch_size, self.max_new_tokens = batch_size, max_new_tokens
         self.rank, self.ranks = rank, ranks
+        self.likeliest = likeliest
 
     def __call__(self, rows: Sequence[Row], texts: Mapping[str, str] | None = None) -> dict[str, Answer]:
         """Answers by row id; with ``texts``, by segment id, the actions before a row are named by these."""
-        mine = list(rows)[self.rank :: self.ranks]
         answers: list[Answer] = []
+        self.each(rows, texts, answers.extend)
+        if self.ranks > 1:
+            answers = gather_object(answers)
+        return {answer.id: answer for answer in answers}
+
+    def each(
+        self, rows: Sequence[Row], texts: Mapping[str, str] | None, keep: Callable[[Sequence[Answer]], object]
+    ) -> None:
+        """Answer this rank's share of the rows and hand the answers of each batch to ``keep``."""
+        mine = list(rows)[self.rank :: self.ranks]
         training = self.model.training
         self.model.eval()
         batches = range(0, len(mine), self.batch_size)
         for first in progress(batches, "questions", total=len(batches)):
-            answers += self._batch(mine[first : first + self.batch_size], texts)
+            keep(self._batch(mine[first : first + self.batch_size], texts))
         self.model.train(training)
-        if self.ranks > 1:
-            answers = gather_object(answers)
-        return {answer.id: answer for answer in answers}
 
     def _batch(self, rows: Sequence[Row], texts: Mapping[str, str] | None) -> list[Answer]:
         answers, encoded, asked = [], [], []
         for row in rows:
             try:
-                encoded.append(self.encode(question_sample(row, self.encode.settings.perspective, texts), row, False))
+                encoded.append(self.encode(question_sample(row, self.encode.settings, texts), row, False))
                 asked.append(row)
             except VideoError as error:
                 logger.warning("row %s: %s", row.id, error)
-                answers.append(Answer(row.id, "", Choice(None, None), status="missing_video"))
-        if not encoded:
-            return answers
+                answers.append(Answer(row.id, "", Choice(None, None), status=MISSING))
+        for places in self.encode.encoder.together(encoded):
+            said = self._say([encoded[place] for place in places], [asked[place] for place in places])
+            answers += [read_answer(asked[place], text) for place, text in zip(places, said, strict=True)]
+        return answers
+
+    def _say(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[str]:
+        """What the model answers to each prompt."""
+        if self.likeliest:
+            return [self._likeliest(item, row) for item, row in zip(encoded, rows, strict=True)]
+        return self._generate(encoded)
+
+    def _likeliest(self, encoded: Encoded, row: Row) -> str:
+        options = row.meta["options"]
+        said = [choice_text(place, options, self.encode.settings.answer_format) for place in range(len(options))]
+        return said[int(AppendingScorer(self.model, self.encode, said).after(encoded).argmin())]
+
+    def _generate(self, encoded: Sequence[Encoded]) -> list[str]:
         tokenizer = self.encode.encoder.tokenizer
         device = next(self.model.parameters()).device
         batch = {n: v.to(device) for n, v in self.encode.encoder.batch(encoded, labels=False).items()}
@@ -111,14 +147,13 @@ class QuestionAnswerer:
                 eos_token_id=self.encode.encoder.end_id,
                 suppress_tokens=self.encode.encoder.never_answered(),
             )
-        said = tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        return answers + [read_answer(row, text) for row, text in zip(asked, said, strict=True)]
+        return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def question_sample(row: Row, perspective: str, texts: Mapping[str, str] | None = None) -> Sample:
+def question_sample(row: Row, settings: ViewSettings, texts: Mapping[str, str] | None = None) -> Sample:
     """The question of a row as it is asked at test time, naming the actions before it if ``texts`` has both."""
     priors = priors_of(row, texts) if texts is not None else []
-    prompt = choice_prompt(row.meta["options"], perspective, priors)
+    prompt = choice_prompt(row.meta["options"], settings.perspective, priors, settings.prompt_style)
     return Sample("mqa", prompt, "", VideoRef(row.video, *row.window), has_class=False)
 
 
@@ -130,16 +165,21 @@ def read_answer(row: Row, text: str) -> Answer:
     return Answer(row.id, text, choice, row.meta["options"][choice.place])
 
 
+def missing_of(answers: Mapping[str, Answer]) -> set[str]:
+    """Ids of the rows whose clip could not be shown."""
+    return {identity for identity, answer in answers.items() if answer.status == MISSING}
+
+
 def sequential_answers(
-    ask: QuestionAnswerer, rows: Sequence[Row], first: Mapping[str, Answer] | None = None
+    ask: Callable[[Sequence[Row], Mapping[str, str]], Mapping[str, Answer]],
+    rows: Sequence[Row],
+    first: Mapping[str, Answer],
 ) -> tuple[dict[str, Answer], int]:
     """Sequential action prediction: each question names the model's own predictions of the two clips before (4.2).
 
-    ``first`` are the answers without them, asked here if they are not given. A row keeps its first answer where the
-    two clips before are not both among the rows with a readable answer. Returns the answers and how many were asked
-    again.
+    ``first`` are the answers without them. A row keeps its first answer where the two clips before are not both among
+    the rows with a readable answer. Returns the answers and how many were asked again.
     """
-    answers = dict(ask(rows) if first is None else first)
-    texts = {identity: answer.option for identity, answer in answers.items() if answer.option}
+    texts = {identity: answer.option for identity, answer in first.items() if answer.option}
     again = [row for row in rows if priors_of(row, texts)]
-    return answers | ask(again, texts), len(again)
+    return {**first, **ask(again, texts)}, len(again)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from transformers import Cache
 
 from invert_rl.llavaction.data import SampleEncoder
+from invert_rl.llavaction.encode import Encoded
 from invert_rl.llavaction.model import IGNORED
 from invert_rl.llavaction.views import Sample
 
@@ -34,10 +35,13 @@ class AppendingScorer:
         self.pad = tokenizer.pad_token_id
         self.ids = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
 
-    @torch.no_grad()
     def losses(self, sample: Sample, row: Any) -> Tensor:
         """Mean cross-entropy of each text and its end token after the sample's prompt, shape (texts,)."""
-        encoded = self.encode(sample, row, with_answer=False)
+        return self.after(self.encode(sample, row, with_answer=False))
+
+    @torch.no_grad()
+    def after(self, encoded: Encoded) -> Tensor:
+        """The same after an encoded prompt without an answer."""
         device = next(self.model.parameters()).device
         inputs = {n: v.to(device) for n, v in self.encode.encoder.batch([encoded], labels=False).items()}
         following = next_position(self.model, inputs)

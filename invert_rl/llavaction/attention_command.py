@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     encode = loaded.encode
     found = []
     for row in progress(loaded.rows, "attention", total=len(loaded.rows)):
-        item = encode(question_sample(row, encode.settings.perspective), row, with_answer=False)
+        item = encode(question_sample(row, encode.settings), row, with_answer=False)
         found.append(token_attention(loaded.model, encode.encoder, item))
     summary = attention_summary(found)
     sys.stdout.write(json.dumps(summary) + "\n" if args.json else _as_text(summary))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from data_prep.errors import DataError
-from invert_rl.llavaction.model import WEIGHTS
-from invert_rl.llavaction.prompts import PERSPECTIVES
+from invert_rl.llavaction.model import LAYERS, WEIGHTS
+from invert_rl.llavaction.prompts import PERSPECTIVES, STYLES
 from invert_rl.llavaction.views import ANSWER_FORMATS, PADDING, PRIOR_PROBABILITY, VIEWS, ViewSettings
 from invert_rl.tal.training import SupervisedArguments
 from invert_rl.video.config import FrameFields
@@ -38,6 +38,12 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
         default=None,
         metadata={"help": "JSONL of captions and questions about the training clips (docs/llavaction.md)."},
     )
+    replay: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Files of LLaVA-Video-178K, whose questions join the open ones; videos are in video_root too."
+        },
+    )
     keep_disagreeing: bool = field(
         default=True, metadata={"help": "Keep captions whose writer disagrees with the annotation."}
     )
@@ -50,11 +56,18 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
     caption_weight: float = field(default=1.0, metadata={"help": "The same of captions, if there are any."})
     qa_weight: float = field(default=1.0, metadata={"help": "The same of open questions, if there are any."})
     action_token: bool = field(default=True, metadata={"help": "The action token and its three heads."})
+    action_layer: str = field(
+        default="last", metadata={"help": "Layer whose state the heads see (Table 10).", "choices": list(LAYERS)}
+    )
     verb_loss_weight: float = field(default=WEIGHTS[0], metadata={"help": "Weight of the verb head's loss."})
     noun_loss_weight: float = field(default=WEIGHTS[1], metadata={"help": "Weight of the noun head's loss."})
     action_loss_weight: float = field(default=WEIGHTS[2], metadata={"help": "Weight of the action head's loss."})
     perspective: str = field(
         default="egocentric", metadata={"help": "Wording of the question.", "choices": list(PERSPECTIVES)}
+    )
+    prompt_style: str = field(
+        default="paper",
+        metadata={"help": "Wording of the paper, or of the released code.", "choices": list(STYLES)},
     )
     answer_format: str = field(
         default="letter",
@@ -80,9 +93,16 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
         default=True,
         metadata={"help": "Qwen2.5-VL: position rule of the released weights; false: what transformers does."},
     )
+    video_timeout: float = field(
+        default=60.0, metadata={"help": "Seconds for decoding a clip; one that takes longer is left out, 0: no limit."}
+    )
     frame_store: str | None = field(default=None, metadata={"help": "Folder to keep decoded frames in."})
     frame_memory_mb: int = field(default=2048, metadata={"help": "Memory for decoded frames, MB."})
     eval_batch_size: int = field(default=32, metadata={"help": "Questions answered at a time."})
+    likeliest: bool = field(
+        default=False,
+        metadata={"help": "Answer tests with the option that the model finds likeliest instead of generating one."},
+    )
     max_new_tokens: int = field(default=32, metadata={"help": "Most tokens of an answer."})
     sap: bool = field(
         default=False, metadata={"help": "Also answer with the model's own predictions of the two actions before."}
@@ -104,6 +124,8 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
                 raise DataError(f"the weight of {name!r} must not be negative, found {value}")
         if self.train_data is not None and self.video_root is None:
             raise DataError("--train_data needs --video_root, the folder that holds its videos")
+        if self.action_layer not in LAYERS:
+            raise DataError(f"action_layer must be one of {', '.join(LAYERS)}, found {self.action_layer!r}")
         self.views()
         super().__post_init__()
 
@@ -119,5 +141,10 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
     def views(self) -> ViewSettings:
         """How views are made of rows."""
         return ViewSettings(
-            self.perspective, self.time_instruction, self.padding, self.prior_probability, self.answer_format
+            self.perspective,
+            self.time_instruction,
+            self.padding,
+            self.prior_probability,
+            self.answer_format,
+            self.prompt_style,
         )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from data_prep.errors import DataError
@@ -15,16 +17,16 @@ from data_prep.files import atomic_write, read_json
 from data_prep.rows import Row, read_rows
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.llavaction.encode import ClipEncoder, Encoded
+from invert_rl.llavaction.left_out import LeftOut
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import UNLABELLED
 from invert_rl.llavaction.mqa import check_question, class_labels
 from invert_rl.llavaction.prompts import time_instruction
 from invert_rl.llavaction.reformulated import read_reformulated
+from invert_rl.llavaction.replay import read_llava_video
 from invert_rl.llavaction.views import Sample, ViewSettings, sample_of
 from invert_rl.task_data import check_video_root
 from invert_rl.video.clip import Clip
-from invert_rl.video.errors import VideoError
-from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.store import FrameStore
 
@@ -73,10 +75,25 @@ def read_questions(path: str | os.PathLike[str]) -> list[Row]:
 
 
 class SegmentStore(FrameStore):
-    """A `FrameStore` that decodes a part of a video by itself: kitchens are filmed for an hour, an action takes 3 s."""
+    """A `FrameStore` that decodes a part of a video by itself: kitchens are filmed for an hour, an action takes 3 s.
+
+    Where ``min_frames`` is ``max_frames``, a clip has that many: one that was filmed with fewer has some of them
+    more than once, as in the released code [R].
+    """
 
     def clip(self, ref: VideoRef) -> Clip:
-        return self._get(ref, None)
+        clip = self._get(ref, None)
+        settings = self.settings
+        return repeat_frames(clip, settings.max_frames) if settings.min_frames == settings.max_frames else clip
+
+
+def repeat_frames(clip: Clip, count: int) -> Clip:
+    """The clip with at least ``count`` frames, evenly repeated: frame i is the original's ``i * frames // count``."""
+    frames = len(clip.frames)
+    if frames >= count:
+        return clip
+    places = np.arange(count) * frames // count
+    return replace(clip, frames=clip.frames[torch.from_numpy(places)], timestamps=clip.timestamps[places])
 
 
 @dataclass
@@ -101,6 +118,9 @@ def read_data(args: LLaVActionConfig) -> RunData:
     if args.reformulated is not None:
         made = read_reformulated(args.reformulated, rows, args.keep_disagreeing)
         pools |= {"caption": made.captions, "qa": made.questions}
+    replayed = [row for path in args.replay or () for row in read_llava_video(path)]
+    if replayed:
+        pools["qa"] = [*pools.get("qa", ()), *replayed]
     beside = Path(args.train_data[0]).with_suffix(".classes.json")
     classes = Classes.read(args.classes or beside)
     tests = {"test": read_questions(args.eval_data)} if args.eval_data else {}
@@ -118,7 +138,8 @@ class SampleEncoder:
         clip = self.store.clip(sample.ref)
         text = sample.prompt
         if self.settings.time_instruction:
-            text = time_instruction(clip.end - clip.start, len(clip.frames)) + text
+            style = self.settings.prompt_style
+            text = time_instruction(clip.end - clip.start, len(clip.frames), style) + text
         labels = class_labels(row, self.classes.index) if sample.has_class else (UNLABELLED,) * 3
         return self.encoder(text, clip, sample.answer if with_answer else None, labels)
 
@@ -130,26 +151,31 @@ class Batches:
     """
 
     def __init__(
-        self, mixture: Mixture, encode: SampleEncoder, size: int, parts: int, quarantine: Quarantine | None = None
+        self, mixture: Mixture, encode: SampleEncoder, size: int, parts: int, left_out: LeftOut | None = None
     ) -> None:
         self.mixture, self.encode, self.size, self.parts = mixture, encode, size, parts
-        self.quarantine = Quarantine() if quarantine is None else quarantine
+        self.left_out = LeftOut() if left_out is None else left_out
 
     def __call__(self, step: int, part: int) -> dict[str, Tensor]:
         first = (step * self.parts + part) * self.size
-        return self.encode.encoder.batch([self._item(place) for place in range(first, first + self.size)])
+        items: list[Encoded] = []
+        for place in range(first, first + self.size):
+            items.append(self._item(place, items[0] if items else None))
+        return self.encode.encoder.batch(items)
 
-    def _item(self, place: int) -> Encoded:
+    def _item(self, place: int, beside: Encoded | None = None) -> Encoded:
+        """The sample of a place, or of another row of its view where it cannot be used or not stand ``beside``."""
         view, row = self.mixture.at(place)
         for attempt in range(MAX_REPLACEMENTS):
             sample = sample_of(view, row, self.mixture.generator(place), self.encode.settings)
-            try:
-                if row.video in self.quarantine:
-                    raise VideoError(row.video, self.quarantine.videos[row.video])
-                return self.encode(sample, row)
-            except VideoError as error:
-                self.quarantine.add(error)
-            except DataError as error:
-                self.quarantine.add(VideoError(row.id, str(error)))
+            if self.left_out.reason(sample.ref) is None:
+                try:
+                    item = self.encode(sample, row)
+                    self.left_out.good(sample.ref)
+                    if beside is not None:
+                        self.encode.encoder.check_together(beside, item)
+                    return item
+                except DataError as error:
+                    self.left_out.add(sample.ref, error)
             row = self.mixture.instead(view, place, attempt)
-        raise DataError(f"no usable row after {MAX_REPLACEMENTS} replacements; {self.quarantine.summary()}")
+        raise DataError(f"no usable row after {MAX_REPLACEMENTS} replacements: {self.left_out.summary()}")

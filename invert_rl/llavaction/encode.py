@@ -125,10 +125,25 @@ class ClipEncoder:
         tensors = {name: torch.tensor(values) for name, values in inputs.items()}
         return tensors | {name: self._videos([item.video[name] for item in items]) for name in items[0].video}
 
-    def _videos(self, tensors: list[Tensor]) -> Tensor:
-        if self.qwen is None and len({tensor.shape for tensor in tensors}) > 1:
+    def together(self, items: Sequence[Encoded]) -> list[list[int]]:
+        """The places of the items in groups that can be one batch."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for place, item in enumerate(items):
+            groups.setdefault(self._shape(item), []).append(place)
+        return list(groups.values())
+
+    def check_together(self, first: Encoded, second: Encoded) -> None:
+        """Raise `DataError` for clips that cannot be in one batch."""
+        if self._shape(first) != self._shape(second):
             raise DataError(
-                f"clips of {sorted({tensor.shape[1] for tensor in tensors})} frames in one batch: LLaVA-OneVision "
-                "needs the same number of each; set --min_frames and --max_frames to it and --fps high enough"
+                f"clips of {first.video['pixel_values_videos'].shape[1]} and "
+                f"{second.video['pixel_values_videos'].shape[1]} frames cannot be in one batch of LLaVA-OneVision; set "
+                "--min_frames and --max_frames to the same number, then shorter clips repeat frames"
             )
+
+    def _shape(self, item: Encoded) -> tuple[int, ...]:
+        """What clips of a batch have in common: nothing for Qwen, all sizes for LLaVA-OneVision."""
+        return () if self.qwen is not None else tuple(item.video["pixel_values_videos"].shape)
+
+    def _videos(self, tensors: list[Tensor]) -> Tensor:
         return torch.cat(tensors)

@@ -7,22 +7,29 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
+from data_prep.files import atomic_write
 from data_prep.rows import Row
-from invert_rl.llavaction.metrics import choice_metrics, top1_metrics
+from invert_rl.evaluation.data import file_sha256
+from invert_rl.llavaction.ek100 import read_splits, submission
+from invert_rl.llavaction.metrics import top1_metrics
 from invert_rl.llavaction.model_arguments import add_model_arguments
-from invert_rl.llavaction.prompts import DIRECT
+from invert_rl.llavaction.prompts import direct_prompt
 from invert_rl.llavaction.segments import ClassMap, parse_action, read_names
 from invert_rl.llavaction.structured import structured_metrics, true_action
 from invert_rl.llavaction.views import Sample
 from invert_rl.video.ref import VideoRef
 
 if TYPE_CHECKING:
-    from invert_rl.llavaction.answer import QuestionAnswerer
+    from invert_rl.llavaction.answer import Answer, QuestionAnswerer
     from invert_rl.llavaction.loaded import Loaded
+
+
+TOP1 = ("action", "verb", "noun")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--batch-size", type=int, default=16, help="questions at a time (default: 16)")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer (default: 32)")
+    parser.add_argument(
+        "--likeliest",
+        action="store_true",
+        help="take the option that the model finds likeliest instead of generating an answer: all can be read",
+    )
     parser.add_argument(
         "--sap", action="store_true", help="ask again, naming the model's own predictions of the two clips before"
     )
@@ -45,35 +57,107 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--verb-classes", type=Path, help="id and key, for the texts of --appending")
     parser.add_argument("--noun-classes", type=Path, help="id and key, for the texts of --appending")
-    parser.add_argument("--output", type=Path, metavar="A.jsonl", help="write the answers")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="A.jsonl",
+        help="write the answers; started again after a kill it goes on, and several ranks (accelerate launch -m "
+        "invert_rl.cli evaluate-mqa …) share the questions",
+    )
+    splits = parser.add_argument_group("EPIC-KITCHENS-100's splits and challenge")
+    splits.add_argument("--tail-verbs", type=Path, metavar="CSV", help="EPIC_100_tail_verbs.csv")
+    splits.add_argument("--tail-nouns", type=Path, metavar="CSV", help="EPIC_100_tail_nouns.csv")
+    splits.add_argument(
+        "--unseen-participants", type=Path, metavar="CSV", help="EPIC_100_unseen_participant_ids_validation.csv"
+    )
+    splits.add_argument(
+        "--submission", type=Path, metavar="S.json", help="write structured answers in the challenge's format"
+    )
+    splits.add_argument(
+        "--supervision",
+        type=int,
+        nargs=3,
+        default=(0, 0, 0),
+        metavar="N",
+        help="the challenge's levels sls_pt, sls_tl and sls_td, for --submission",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the result; 0 on success. Raises `DataError` for bad input."""
-    from invert_rl.llavaction.answer import QuestionAnswerer, sequential_answers
-    from invert_rl.llavaction.loaded import load
-    from invert_rl.runs import write_records
+    from accelerate import PartialState
 
+    from invert_rl.llavaction.answer import QuestionAnswerer
+    from invert_rl.llavaction.loaded import load
+    from invert_rl.llavaction.report import answer_metrics
+
+    splits = read_splits(args.tail_verbs, args.tail_nouns, args.unseen_participants)
     loaded = load(args)
-    ask = QuestionAnswerer(loaded.model, loaded.encode, args.batch_size, args.max_new_tokens)
+    structured = all("first" in row.meta for row in loaded.rows)
+    if args.submission is not None and not structured:
+        raise DataError(f"--submission: {args.data} has other questions than those of build-mqa --mode structured")
+    state = PartialState(cpu=args.cpu)
+    ranks = state.process_index, state.num_processes
+    ask = QuestionAnswerer(loaded.model, loaded.encode, args.batch_size, args.max_new_tokens, *ranks, args.likeliest)
     started = time.perf_counter()
-    answers = ask(loaded.rows)
+    answers, sap, again = all_answers(args, loaded, ask)
     seconds = (time.perf_counter() - started) / len(loaded.rows)
+    if not state.is_main_process:
+        return 0
     choices = {identity: answer.choice for identity, answer in answers.items()}
-    result: dict[str, Any] = choice_metrics(choices, loaded.rows) | {"seconds_per_question": round(seconds, 4)}
-    if all("first" in row.meta for row in loaded.rows):
+    result: dict[str, Any] = answer_metrics(answers, loaded.rows) | {"seconds_per_question": round(seconds, 4)}
+    result |= {f"{name}/MQA": answer_metrics(answers, rows)["MQA"] for name, rows in splits.rows(loaded.rows).items()}
+    if structured:
         result["structured"] = structured_metrics(choices, loaded.rows)
-    if args.sap:
-        answers, again = sequential_answers(ask, loaded.rows, answers)
-        sap = choice_metrics({identity: answer.choice for identity, answer in answers.items()}, loaded.rows)
-        result["sap"] = sap | {"asked_again": again}
+        for name, rows in splits.rows(loaded.rows).items():
+            result["structured"] |= {f"{name}/{k}": structured_metrics(choices, rows)[k] for k in TOP1}
+    if sap is not None:
+        result["sap"] = answer_metrics(sap, loaded.rows) | {"asked_again": again}
     if args.appending:
-        result["appending"] = appending(args, loaded, ask)
-    if args.output is not None:
-        write_records(args.output, [answers[row.id].record() for row in loaded.rows])
+        alone = QuestionAnswerer(loaded.model, loaded.encode, args.batch_size, args.max_new_tokens)
+        result["appending"] = appending(args, loaded, alone)
+    if args.submission is not None:
+        with atomic_write(args.submission) as out:
+            json.dump(submission(choices, loaded.rows, args.supervision), out)
     sys.stdout.write(json.dumps(result) + "\n" if args.json else _as_text(result))
     return 0
+
+
+def all_answers(
+    args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer
+) -> tuple[dict[str, Answer], dict[str, Answer] | None, int]:
+    """Answers to all questions, and with ``--sap`` those of the second pass and how many were asked again."""
+    from invert_rl.llavaction.answer import sequential_answers
+    from invert_rl.llavaction.answer_log import PLAIN, SAP, AnswerLog
+
+    if args.output is None:
+        answers = ask(loaded.rows)
+        return (answers, *sequential_answers(ask, loaded.rows, answers)) if args.sap else (answers, None, 0)
+    log = AnswerLog(args.output, log_settings(args, loaded))
+    answers = log.ask(PLAIN, ask, loaded.rows)
+    if not args.sap:
+        log.finish({PLAIN: answers})
+        return answers, None, 0
+    sap, again = sequential_answers(lambda rows, texts: log.ask(SAP, ask, rows, texts), loaded.rows, answers)
+    log.finish({PLAIN: answers, SAP: sap})
+    return answers, sap, again
+
+
+def log_settings(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
+    """What an output belongs to: the model, the questions, and how they are asked."""
+    return {
+        "model": str(args.model),
+        "questions": file_sha256(args.data),
+        "n": len(loaded.rows),
+        "frames": asdict(loaded.encode.store.settings),
+        "views": asdict(loaded.encode.settings),
+        "action_token": loaded.encode.encoder.token_id is not None,
+        "max_new_tokens": args.max_new_tokens,
+        "dtype": str(loaded.model.dtype),
+        "likeliest": args.likeliest,
+        "sap": args.sap,
+    }
 
 
 def appending(args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer) -> dict[str, Any]:
@@ -98,7 +182,8 @@ def appending(args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer) -
     started = time.perf_counter()
     predicted = {}
     for row in rows:
-        sample = Sample("direct", DIRECT, "", VideoRef(row.video, *row.window), has_class=False)
+        prompt = direct_prompt(loaded.encode.settings.perspective, loaded.encode.settings.prompt_style)
+        sample = Sample("direct", prompt, "", VideoRef(row.video, *row.window), has_class=False)
         predicted[row.id] = actions[int(scorer.losses(sample, row).argmin())]
     appended = time.perf_counter() - started
     metrics: dict[str, Any] = top1_metrics(predicted, {row.id: true_action(row) for row in rows})
@@ -133,7 +218,11 @@ def class_texts(args: argparse.Namespace, loaded: Loaded, rows: Sequence[Row]) -
 
 
 def _as_text(result: dict[str, Any]) -> str:
-    lines = [f"{result['MQA']:.1f} % of {result['n']:.0f} questions right, {result['unparsable']:.1f} % unparsable"]
+    lines = [
+        f"{result['MQA']:.1f} % of {result['n']:.0f} questions right ({result['MQA/answered']:.1f} % of those with a "
+        f"readable answer), {result['unparsable']:.1f} % unparsable, {result['missing']:.1f} % without their clip"
+    ]
+    lines += [f"  {name} {result[name]:.1f} %" for name in result if name.endswith("/MQA")]
     if "structured" in result:
         found = result["structured"]
         lines.append(

@@ -34,12 +34,18 @@ class Loaded:
 
 
 def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:
-    """What the arguments name; settings that are not given are those of the run that the model is of.
-
-    Raises `DataError` for questions, clips or a checkpoint that cannot be used.
-    """
+    """The model and the questions that the arguments name, as `load_model` and `read_questions`."""
     rows = read_questions(args.data)[: args.limit]
     check_video_root(rows, args.videos)
+    model, encode = load_model(args, **kwargs)
+    return Loaded(model, encode, rows, encode.classes)
+
+
+def load_model(args: argparse.Namespace, **kwargs: Any) -> tuple[PreTrainedModel, SampleEncoder]:
+    """The model that the arguments name; settings that are not given are those of the run that it is of.
+
+    Raises `DataError` for a checkpoint that cannot be used.
+    """
     settings = run_settings(args)
     try:
         processor = load_action_processor(args.model)
@@ -56,9 +62,7 @@ def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:
     views = ViewSettings(**{name: settings[name] for name in VIEWS if name in settings})
     path = Path(args.model) / "classes.json"
     classes = Classes.read(path) if path.is_file() else Classes(sizes[0], sizes[1], [])
-    return Loaded(
-        model, SampleEncoder(ClipEncoder(processor, model.config, with_token), store, views, classes), rows, classes
-    )
+    return model, SampleEncoder(ClipEncoder(processor, model.config, with_token), store, views, classes)
 
 
 def run_settings(args: argparse.Namespace) -> dict[str, Any]:

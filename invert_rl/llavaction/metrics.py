@@ -12,11 +12,15 @@ from invert_rl.llavaction.mqa import LETTERS
 from invert_rl.llavaction.segments import Action
 
 
-def choice_metrics(choices: Mapping[str, Choice], rows: Sequence[Row]) -> dict[str, float]:
+def choice_metrics(
+    choices: Mapping[str, Choice], rows: Sequence[Row], missing: Collection[str] = ()
+) -> dict[str, float]:
     """Accuracy of multiple-choice answers by row id, percent; every row counts, also one without an answer.
 
-    ``MQA`` is the accuracy, ``unparsable`` the share without a readable choice, ``by_text`` the share read by the
-    option's text for want of a letter, ``n`` the number of rows. Raises `DataError` without rows.
+    ``MQA`` is the accuracy, ``MQA/answered`` that over the rows with a readable choice, ``unparsable`` the share of
+    answers that cannot be read, ``missing`` the share of rows that were not asked, because their clip cannot be shown
+    (the ids of ``missing``), ``by_text`` the share read by the option's text for want of a letter, ``n`` the number of
+    rows. Raises `DataError` without rows.
     """
     if not rows:
         raise DataError("there are no questions to score")
@@ -24,12 +28,15 @@ def choice_metrics(choices: Mapping[str, Choice], rows: Sequence[Row]) -> dict[s
     for row in rows:
         choice = choices.get(row.id, Choice(None, None))
         found["right"] += choice.place is not None and LETTERS[choice.place] == row.meta["answer"]
-        found["unparsable"] += choice.place is None
+        found["read"] += choice.place is not None
+        found["missing"] += row.id in missing
         found["text"] += choice.by == "text"
     share = 100 / len(rows)
     return {
         "MQA": share * found["right"],
-        "unparsable": share * found["unparsable"],
+        "MQA/answered": 100 * found["right"] / max(1, found["read"]),
+        "unparsable": share * (len(rows) - found["read"] - found["missing"]),
+        "missing": share * found["missing"],
         "by_text": share * found["text"],
         "n": float(len(rows)),
     }

@@ -31,6 +31,8 @@ MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision")
 PREFIX = "action_heads."
 """Of the heads' weights in a checkpoint."""
 HEADS = ("verb", "noun", "action")
+LAYERS = ("last", "first", "all")
+"""Layers whose state of the action token the heads see; the paper's is the last, Table 10 has the others."""
 WEIGHTS = (0.025, 0.025, 0.005)
 """Weights of the heads' losses [R]: (0.5, 0.5, 0.1) / 2 · 0.1; the paper names none."""
 
@@ -43,6 +45,8 @@ class ActionSettings:
     classes: tuple[int, int, int]
     """Numbers of verbs, nouns and actions."""
     weights: tuple[float, float, float] = WEIGHTS
+    layers: str = "last"
+    """Whose states the heads see, one of `LAYERS`."""
 
 
 class ActionHeads(nn.Module):
@@ -76,6 +80,11 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     )
 
 
+def seen_layers(states: Sequence[Tensor], layers: str) -> Sequence[Tensor]:
+    """Of a model's hidden states, embeddings first, those of the layers that the heads see."""
+    return {"last": states[-1:], "first": states[1:2], "all": states[1:]}[layers]
+
+
 def with_losses(plain: Callable[..., Any]) -> Callable[..., Any]:
     """A model's ``forward`` that gives losses by name if it is handed ``answer_labels``, and else what it gave before.
 
@@ -100,9 +109,12 @@ def with_losses(plain: Callable[..., Any]) -> Callable[..., Any]:
             return {"loss": answer, "answer_loss": answer.detach()}
         settings = action_settings(self.config)
         places = find_action_token(kwargs["input_ids"], settings.token_id)
-        states = outputs.hidden_states[-1]
-        states = states[torch.arange(len(states), device=states.device), places]
-        heads = self.action_heads.losses(states, class_labels)
+        rows = torch.arange(len(places), device=places.device)
+        by_layer = [
+            self.action_heads.losses(states[rows, places], class_labels)
+            for states in seen_layers(outputs.hidden_states, settings.layers)
+        ]
+        heads = [torch.stack(losses).mean() for losses in zip(*by_layer, strict=True)]
         total = answer + sum(weight * loss for weight, loss in zip(settings.weights, heads, strict=True))
         names = {f"{name}_loss": loss.detach() for name, loss in zip(HEADS, heads, strict=True)}
         return {"loss": total, "answer_loss": answer.detach(), **names}
@@ -115,7 +127,8 @@ def action_settings(config: Any) -> ActionSettings:
     settings = getattr(config, "action_token", None)
     if settings is None:
         raise CheckpointError(f"{config.name_or_path}: has no action token; train one with recipes/train_llavaction.py")
-    return ActionSettings(settings["token_id"], tuple(settings["classes"]), tuple(settings["weights"]))
+    layers = settings.get("layers", "last")
+    return ActionSettings(settings["token_id"], tuple(settings["classes"]), tuple(settings["weights"]), layers)
 
 
 def load_action_processor(name: str, revision: str | None = None) -> ProcessorMixin:
@@ -137,6 +150,7 @@ def load_action_model(
     seed: int = 0,
     revision: str | None = None,
     trained_positions: bool = True,
+    layers: str = "last",
     **kwargs: Any,
 ) -> PreTrainedModel:
     """A checkpoint with an action token and heads for ``classes`` (numbers of verbs, nouns and actions).
@@ -152,17 +166,19 @@ def load_action_model(
     if config.model_type not in MODEL_TYPES:
         raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(MODEL_TYPES)}")
     known = getattr(config, "action_token", None)
+    if known is None and is_deepspeed_zero3_enabled():
+        raise CheckpointError(
+            f"{name}: has no action token yet, and DeepSpeed ZeRO-3 shards the embeddings before it is put in; train "
+            "with FSDP2 (recipes/configs/accelerate/8gpu_fsdp2.yaml), ZeRO-2 or DDP, or start from the model folder "
+            "of a run of one step without ZeRO-3, which has the token"
+        )
     model = load_pretrained(AutoModelForImageTextToText, name, unexpected=(PREFIX,), revision=revision, **kwargs)
     token_id = processor.tokenizer.convert_tokens_to_ids(ACTION_TOKEN)
-    settings = ActionSettings(token_id, (classes[0], classes[1], classes[2]), (weights[0], weights[1], weights[2]))
+    sizes, shares = (classes[0], classes[1], classes[2]), (weights[0], weights[1], weights[2])
+    settings = ActionSettings(token_id, sizes, shares, layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if known is None:
-            if is_deepspeed_zero3_enabled():
-                raise CheckpointError(
-                    f"{name}: has no action token yet, and DeepSpeed ZeRO-3 shards the embeddings before it is put in; "
-                    "train with FSDP2 (recipes/configs/accelerate/8gpu_fsdp2.yaml), ZeRO-2 or DDP"
-                )
             if model.get_input_embeddings().num_embeddings <= token_id:
                 model.resize_token_embeddings(token_id + 1, mean_resizing=False)
             width = model.get_input_embeddings().embedding_dim

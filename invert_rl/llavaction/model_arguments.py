@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 FRAMES = ("fps", "min_frames", "max_frames", "total_pixels", "min_pixels", "max_pixels")
-VIEWS = ("perspective", "time_instruction")
+VIEWS = ("perspective", "time_instruction", "prompt_style")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,17 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="MQA.jsonl", help="questions of build-mqa")
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the videos")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    add_clip_arguments(parser)
+    parser.add_argument("--perspective", help="wording of the question, as in training")
+    parser.add_argument(
+        "--prompt-style",
+        choices=("paper", "released"),
+        help="wording of the paper or the released code",
+    )
+
+
+def add_clip_arguments(parser: argparse._ActionsContainer) -> None:
+    """Arguments that say how a model is loaded and shown clips; what is not given is as in the run it is of."""
     parser.add_argument(
         "--no-action-token", action="store_true", help="ask without the action token, as a checkpoint without one"
     )
@@ -23,7 +34,6 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="frames a second; default of all these: the run's, or the paper's")
     for name in FRAMES[1:]:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int)
-    parser.add_argument("--perspective", help="wording of the question, as in training")
     parser.add_argument(
         "--time-instruction",
         action=argparse.BooleanOptionalAction,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
+from invert_rl.llavaction.exchange import Clips, exchange_sets
 from invert_rl.llavaction.segments import Action, ClassMap, Segment, action_key, same_text
 from invert_rl.llavaction.specialist import NoPrediction, Specialist
 
@@ -19,6 +21,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 STYLES = ("narration", "label")
 RECALLS = (1, 5, 10, 20)
 MODES = ("benchmark", "train", "structured")
+DEPTH = 100
+"""Balanced options come from this many of a specialist's highest-ranked classes, if their clips are free."""
 MULTIPLIER = 2
 """Training draws its distractors from this many times K of the hardest classes [R], the benchmark has the hardest."""
 
@@ -62,6 +66,8 @@ class Summary:
     """Place of the true class in each ranking, from 0; None where it is missing."""
     letters: Counter[str] = field(default_factory=Counter)
     """How often each letter is true; "none" where no option is."""
+    alone: int = 0
+    """Clips of balanced questions that found no group: their options were chosen for them alone."""
 
     def record(self, knows_truth: bool) -> dict[str, Any]:
         """The summary as JSON; recall is None for rankings that are made from the true class."""
@@ -77,12 +83,13 @@ class Summary:
             "rejected_rows": self.rejected,
             "specialist_recall": None if knows_truth else {name: round(value, 6) for name, value in recall.items()},
             "classes_passed_over": {"same text as another option": self.same_text, "in no annotation": self.unknown},
+            "options_chosen_alone": self.alone,
             "answers": {letter: self.letters[letter] for letter in sorted(self.letters)},
         }
 
 
 class QuestionBuilder:
-    """Makes one question of one segment; what is random depends on the seed and the segment's id alone.
+    """Makes one question of each segment; what is random depends on the seed and, unless balanced, the segment alone.
 
     Args:
         classes: all classes with their narrations.
@@ -94,6 +101,9 @@ class QuestionBuilder:
         style: "narration" writes a class as one of its narrations, drawn from all of them (eq. 3), and the true one
             as the segment's own; "label" writes the official names.
         seed: of the drawing and the order of options.
+        balanced: clips lend each other their actions as wrong options (`invert_rl.llavaction.exchange`), so that
+            options do not tell which of them is true; the segments' own texts are used for all. Otherwise, as in the
+            paper, each clip's wrong options are the specialist's for it alone, and the true one is in their midst.
     """
 
     def __init__(
@@ -104,11 +114,14 @@ class QuestionBuilder:
         mode: str = "benchmark",
         style: str = "narration",
         seed: int = 0,
+        balanced: bool = False,
     ) -> None:
         if mode not in MODES:
             raise DataError(f"mode must be one of {', '.join(MODES)}, found {mode!r}")
         if mode == "structured" and specialist.knows_truth:
             raise DataError("structured prediction needs a specialist that does not know the true class")
+        if mode == "structured" and balanced:
+            raise DataError("structured questions have the specialist's own best classes: they cannot be balanced")
         if style not in STYLES:
             raise DataError(f"style must be one of {', '.join(STYLES)}, found {style!r}")
         if not 2 <= count <= len(LETTERS):
@@ -117,55 +130,99 @@ class QuestionBuilder:
             raise DataError(f"{count} options need as many classes, the annotations have {len(classes.actions)}")
         self.classes, self.specialist = classes, specialist
         self.count, self.mode, self.style, self.seed = count, mode, style, seed
+        self.balanced = balanced
         self.summary = Summary()
 
     def questions(self, segments: Sequence[Segment]) -> list[Question]:
         """The questions of all segments that allow one; `summary` says what happened to the others."""
-        found = []
+        usable: list[tuple[Segment, Sequence[Action]]] = []
         for place, segment in enumerate(segments):
             self.summary.rows += 1
             try:
-                question = self.question(place, segment)
+                usable.append((segment, self._ranked(place, segment)))
             except (Rejected, NoPrediction) as error:
-                self.summary.rejected.append({"id": segment.id, "reason": str(error)})
-                continue
-            self.summary.letters[question.letter or "none"] += 1
-            found.append(question)
+                self._reject(segment, error)
+        found = []
+        for segment, question in self._exchanged(usable) if self.balanced else self._separate(usable):
+            if question is None:
+                self._reject(segment, Rejected("fewer distinct options than asked for"))
+            else:
+                self.summary.letters[question.letter or "none"] += 1
+                found.append(question)
         return found
 
-    def question(self, place: int, segment: Segment) -> Question:
-        """The question of the segment in row ``place``; raises `Rejected` or `NoPrediction`."""
-        rng = np.random.default_rng([self.seed, 0, zlib.crc32(segment.id.encode())])
-        truth = self.true_text(segment)
-        if not truth:
+    def _reject(self, segment: Segment, reason: Exception) -> None:
+        self.summary.rejected.append({"id": segment.id, "reason": str(reason)})
+
+    def _ranked(self, place: int, segment: Segment) -> Sequence[Action]:
+        """The specialist's classes for the segment in row ``place``; raises `Rejected` or `NoPrediction`."""
+        if not self.true_text(segment):
             raise Rejected("no narration")
         if segment.end <= segment.start:
             raise Rejected("an empty segment")
         ranked = self.specialist.ranked(place, segment)
         self.summary.ranks.append(ranked.index(segment.action) if segment.action in ranked else None)
-        wanted = self.count if self.mode == "structured" else self.count - 1
-        used = set() if self.mode == "structured" else {same_text(truth)}
-        chosen: list[tuple[Action, str]] = []
-        for action in self._candidates(ranked, segment.action, rng):
-            text = self._text(action, used, rng)
-            if text is None:
-                self.summary.same_text += 1
-                continue
-            used.add(same_text(text))
-            chosen.append((action, text))
-            if len(chosen) == wanted:
-                break
-        if len(chosen) < wanted:
-            raise Rejected("fewer distinct options than asked for")
-        options = chosen if self.mode == "structured" else [(segment.action, truth), *chosen]
-        options = [options[index] for index in rng.permutation(self.count)]
-        actions = [action for action, _ in options]
+        if self.balanced:  # of the others only what grouping looks at
+            known = (action for action in ranked if action in self.classes.index and action != segment.action)
+            return list(islice(known, DEPTH))
+        return ranked
+
+    def _exchanged(
+        self, usable: Sequence[tuple[Segment, Sequence[Action]]]
+    ) -> Iterator[tuple[Segment, Question | None]]:
+        """Questions whose wrong options are the actions of other clips that ask with the same options."""
+        index = self.classes.index
+        closest = np.full((len(usable), DEPTH), -1, dtype=np.int32)
+        for row, (_, ranked) in enumerate(usable):
+            closest[row, : len(ranked)] = [index[action] for action in ranked]
+        segments = [segment for segment, _ in usable]
+        texts = [self.true_text(segment) for segment in segments]
+        classes = np.array([index[segment.action] for segment in segments])
+        clips = Clips(segments, texts, closest, classes, len(index))
+        sets, self.summary.alone = exchange_sets(
+            clips, self.count, self.mode, self.seed, surroundings=self.specialist.hard
+        )
+        for segment, members in zip(segments, sets, strict=True):
+            options = [(segments[member].action, texts[member]) for member in members]
+            yield segment, self._question(segment, options) if options else None
+
+    def _separate(
+        self, usable: Sequence[tuple[Segment, Sequence[Action]]]
+    ) -> Iterator[tuple[Segment, Question | None]]:
+        """Questions whose wrong options are chosen for each clip by itself."""
+        for segment, ranked in usable:
+            rng = np.random.default_rng([self.seed, 0, zlib.crc32(segment.id.encode())])
+            truth = self.true_text(segment)
+            structured = self.mode == "structured"
+            wanted = self.count if structured else self.count - 1
+            used = set() if structured else {same_text(truth)}
+            chosen: list[tuple[Action, str]] = []
+            for action in self._candidates(ranked, segment.action, rng):
+                text = self._text(action, used, rng)
+                if text is None:
+                    self.summary.same_text += 1
+                    continue
+                used.add(same_text(text))
+                chosen.append((action, text))
+                if len(chosen) == wanted:
+                    break
+            options = chosen if structured else [(segment.action, truth), *chosen]
+            first = ranked[0] if structured else None
+            yield segment, self._question(segment, options, first) if len(options) == self.count else None
+
+    def _question(
+        self, segment: Segment, options: Sequence[tuple[Action, str]], first: Action | None = None
+    ) -> Question:
+        """The options in an order that is drawn by the segment's id."""
+        order = np.random.default_rng([self.seed, 4, zlib.crc32(segment.id.encode())]).permutation(self.count)
+        shown = [options[place] for place in order]
+        actions = [action for action, _ in shown]
         return Question(
             segment=segment,
-            options=tuple(text for _, text in options),
+            options=tuple(text for _, text in shown),
             actions=tuple(actions),
             answer=actions.index(segment.action) if segment.action in actions else None,
-            first=ranked[0] if self.mode == "structured" else None,
+            first=first,
         )
 
     def true_text(self, segment: Segment) -> str:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,18 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.rows import Row, check_video_name, write_rows
 from invert_rl.evaluation.data import file_sha256
+from invert_rl.llavaction.asked import asked_of_rows
+from invert_rl.llavaction.audit import audit
+from invert_rl.llavaction.audit_command import warning
+from invert_rl.llavaction.model_arguments import add_clip_arguments
+from invert_rl.llavaction.model_specialist import PREFIX, rank_clips
 from invert_rl.llavaction.mqa import MODES, MULTIPLIER, STYLES, QuestionBuilder, question_row
 from invert_rl.llavaction.priors import prior_segments
 from invert_rl.llavaction.segments import ClassMap, Segment, last_end, read_names, read_segments
-from invert_rl.llavaction.specialist import RANDOM, SIMILARITY, read_specialist
+from invert_rl.llavaction.specialist import RANDOM, SIMILARITY, Specialist, read_specialist
+
+SHOWN = 5
+"""How many blind rules the text summary lists; the file beside the questions has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +55,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--specialist",
         required=True,
         metavar="FILE",
-        help=f"predictions or class scores (.json, .npz), or {RANDOM!r}, or {SIMILARITY!r} (of the labels, for users "
-        "without a specialist)",
+        help=f"predictions or class scores (.json, .npz); {PREFIX}PATH: what a video LLM takes each clip for, which "
+        f"needs --videos and can be resumed; {SIMILARITY!r} of the labels; {RANDOM!r}",
+    )
+    parser.add_argument(
+        "--balanced",
+        action=argparse.BooleanOptionalAction,
+        help="clips lend each other their actions as wrong options, so that options do not tell which of them is true; "
+        "default: yes, but for predictions from a file, whose questions are the paper's: the specialist's best for "
+        "each clip, with the true one in their midst",
     )
     parser.add_argument(
         "--mode",
@@ -60,8 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--random-over",
         choices=("classes", "narrations"),
-        default="classes",
-        help="with --specialist random: what is equally likely",
+        default="narrations",
+        help="with --specialist random: what is equally likely; narrations as in the paper (eq. 2), or classes as in "
+        "the released code, where a frequent class gives itself away (default: narrations)",
     )
     parser.add_argument("--verb-classes", type=Path, help="EPIC_100_verb_classes.csv (id, key), for labels")
     parser.add_argument("--noun-classes", type=Path, help="EPIC_100_noun_classes.csv (id, key), for labels")
@@ -77,6 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="path of a video inside the video folder; {participant} is the part of its name before the first _ "
         "(default: %(default)s)",
     )
+    clips = parser.add_argument_group(f"how --specialist {PREFIX}PATH is shown the clips")
+    clips.add_argument("--videos", type=Path, metavar="DIR", help="folder of the videos")
+    add_clip_arguments(clips)
     parser.add_argument("--dataset", default="epic-kitchens-100", help="name written into the rows")
     parser.add_argument("--split", default="", help="name of the split written into the rows")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
@@ -95,13 +115,15 @@ def run(args: argparse.Namespace) -> int:
         read_names(args.verb_classes) if args.verb_classes else None,
         read_names(args.noun_classes) if args.noun_classes else None,
     )
-    specialist = read_specialist(args.specialist, segments, classes, args.seed, args.random_over)
-    builder = QuestionBuilder(classes, specialist, args.options, args.mode, args.style, args.seed)
     durations = _durations(args.durations, segments)
+    clips = [_clip(segment, durations) for segment in segments]
+    specialist = _specialist(args, clips, classes, durations)
+    balanced = _balanced(args, specialist)
+    builder = QuestionBuilder(classes, specialist, args.options, args.mode, args.style, args.seed, balanced)
     priors, known = prior_segments(segments), set(segments)
     rows: list[Row] = []
     clipped = 0
-    for question in builder.questions([_clip(segment, durations) for segment in segments]):
+    for question in builder.questions(clips):
         segment = question.segment
         clipped += segment not in known
         texts = [builder.true_text(prior) for prior in priors.get(segment.id, ())]
@@ -125,12 +147,14 @@ def run(args: argparse.Namespace) -> int:
         "clipped_to_the_video": clipped,
         "rows_with_prior_actions": sum("priors" in row.meta for row in rows),
         "specialist": specialist.description,
+        "blind": audit(asked) if (asked := asked_of_rows(rows)) else None,
         "settings": {
             "options": args.options,
             "mode": args.mode,
             "drawn_from_hardest": MULTIPLIER * args.options if args.mode == "train" else None,
             "style": args.style,
             "random_over": args.random_over if args.specialist == RANDOM else None,
+            "balanced": balanced,
             "seed": args.seed,
             "durations": "of the file" if args.durations else "end of the last segment",
         },
@@ -142,6 +166,38 @@ def run(args: argparse.Namespace) -> int:
     summary["seconds"] = round(time.perf_counter() - started, 1)
     sys.stdout.write(json.dumps(summary) + "\n" if args.json else _as_text(summary))
     return 0
+
+
+def _specialist(
+    args: argparse.Namespace, segments: list[Segment], classes: ClassMap, durations: Mapping[str, float]
+) -> Specialist:
+    """The specialist that the arguments name; a model is asked about the clips first."""
+    if not args.specialist.startswith(PREFIX):
+        return read_specialist(args.specialist, segments, classes, args.seed, args.random_over)
+    if args.videos is None:
+        raise DataError(f"--specialist {args.specialist}: needs --videos, the folder of the videos to show it")
+    shown = [
+        Row(s.id, _video_path(args.video_pattern, s), durations[s.video], "-", ((s.start, s.end),))
+        for s in segments
+        if s.end > s.start
+    ]
+    return rank_clips(args, shown, classes, args.output.with_suffix(".specialist.jsonl"))
+
+
+def _balanced(args: argparse.Namespace, specialist: Specialist) -> bool:
+    """Whether clips lend each other their actions; raises `DataError` for what cannot be or would be no question."""
+    from_file = Path(args.specialist).is_file()
+    released = args.specialist == RANDOM and args.random_over == "classes"
+    if args.balanced is None:
+        return not from_file and not released and args.mode != "structured"
+    if args.balanced and released:
+        raise DataError("--balanced options are as frequent as their narrations: they need --random-over narrations")
+    if not args.balanced and args.specialist == SIMILARITY:
+        raise DataError(
+            f"--specialist {SIMILARITY} --no-balanced: options that are chosen for their likeness to the true one give "
+            "it away; leave --no-balanced out"
+        )
+    return args.balanced
 
 
 def _durations(path: Path | None, segments: list[Segment]) -> dict[str, float]:
@@ -196,6 +252,12 @@ def _as_text(summary: dict[str, Any]) -> str:
         )
         lines.append(f"  true class among its predictions: {recall}")
     lines.append(f"  answers: {', '.join(f'{letter} {count}' for letter, count in summary['answers'].items())}")
+    if summary["blind"] is not None:
+        attacks = sorted(summary["blind"]["attacks"].items(), key=lambda item: -item[1])
+        shown = ", ".join(f"{name} {100 * value:.1f} %" for name, value in attacks[:SHOWN])
+        lines.append(f"  right without the video, of chance {100 * summary['blind']['chance']:.1f} %: {shown}, …")
+        if warning(summary["blind"]):
+            lines.append(f"  {warning(summary['blind'])}")
     lines.append(f"  with two prior actions: {summary['rows_with_prior_actions']}")
     if summary["rejected"]:
         lines.append(f"  without a question: {_reasons(summary)}")

@@ -35,28 +35,85 @@ CAPTION = "Describe in details what you see from the video frames. Try to focus 
 """Appendix C.1."""
 
 
-def time_instruction(seconds: float, frames: int) -> str:
+STYLES = ("paper", "released")
+"""The paper's wording, or that of the released code, for the weights that were trained with it [R]."""
+RELEASED_PERSPECTIVES = {
+    "egocentric": PERSPECTIVES["egocentric"] + " ",
+    "allocentric": PERSPECTIVES["allocentric"],
+    "none": "",
+}
+"""[R]: with its spaces."""
+RELEASED_TIME = "The provided video lasts for {seconds:.3f} seconds, and {frames} frames are uniformly sampled from it."
+"""[R]: nothing stands between it and the task's text."""
+RELEASED_OPTIONS = "Here are the options of actions you are selecting:\n"
+"""[R]"""
+RELEASED_CAPTION = (
+    " Describe in details what you see from the video frames. You must talk in the first person perspective. Try to "
+    "focus on what you are doing. "
+)
+"""[R], after the perspective."""
+RELEASED_OPEN = "You are seeing this video from egocentric view and you are the person. {question}"
+"""[R]"""
+
+
+def time_instruction(seconds: float, frames: int, style: str = "paper") -> str:
     """How long the clip is (seconds) and how many frames of it are shown."""
-    return TIME.format(seconds=seconds, frames=frames)
+    return (TIME if style == "paper" else RELEASED_TIME).format(seconds=seconds, frames=frames)
+
+
+def direct_prompt(perspective: str = "egocentric", style: str = "paper") -> str:
+    """The question for the action without options."""
+    return DIRECT if style == "paper" else f"{RELEASED_PERSPECTIVES[perspective]} {DIRECT}"
+
+
+def caption_prompt(perspective: str = "egocentric", style: str = "paper") -> str:
+    """The request for a caption."""
+    return CAPTION if style == "paper" else RELEASED_PERSPECTIVES[perspective] + RELEASED_CAPTION
+
+
+def open_prompt(question: str, style: str = "paper") -> str:
+    """An open question."""
+    return question if style == "paper" else RELEASED_OPEN.format(question=question)
+
+
+def released_choice_prompt(
+    options: Sequence[str], perspective: str = "egocentric", priors: Sequence[tuple[float, str]] = ()
+) -> str:
+    """The multiple-choice question as the released code writes it, options in one line [R].
+
+    With ``priors`` nothing asks for a brief answer. How many digits their seconds have is not in that code; here 2 [C].
+    """
+    listed = ", ".join(options_text(options).splitlines())
+    prefix = RELEASED_PERSPECTIVES[perspective]
+    if not priors:
+        return f"{prefix}{BRIEFLY} \n{RELEASED_OPTIONS}{listed}"
+    return f"{prefix}\n{_before(priors)} {CURRENTLY}\n{listed}"
 
 
 def choice_prompt(
     options: Sequence[str],
     perspective: str = "egocentric",
     priors: Sequence[tuple[float, str]] = (),
+    style: str = "paper",
 ) -> str:
     """The multiple-choice question, options as ``A. …`` lines.
 
     With the perspective "none" the options stand alone. ``priors`` are the two actions before, each with how
-    many seconds ago it started, the earlier first; with them the question is that of appendix C.5.
+    many seconds ago it started, the earlier first; with them the question is that of appendix C.5. ``style`` is one of
+    `STYLES`.
     """
+    if style == "released":
+        return released_choice_prompt(options, perspective, priors)
     if perspective == "none" and not priors:
         return options_text(options)
     if not priors:
         return "\n".join((PERSPECTIVES[perspective], BRIEFLY, options_text(options)))
+    return "\n".join((f"{_before(priors)} {CURRENTLY}", BRIEFLY, options_text(options)))
+
+
+def _before(priors: Sequence[tuple[float, str]]) -> str:
     (two, two_text), (one, one_text) = priors
-    before = PRIORS.format(two=two, two_text=two_text, one=one, one_text=one_text)
-    return "\n".join((f"{before} {CURRENTLY}", BRIEFLY, options_text(options)))
+    return PRIORS.format(two=two, two_text=two_text, one=one, one_text=one_text)
 
 
 def detection_prompt(narration: str, length: float) -> str:
@@ -95,4 +152,24 @@ def question_request(caption: str) -> str:
         "is the sequence of the atomic actions I am performing? Make sure your questions can be answered based on the "
         "information provided in the text. Do not ask questions that require additional context or information beyond "
         f"what is given.\n{caption}"
+    )
+
+
+def difficulty_request(truth: str, options: Sequence[str]) -> str:
+    """What to ask another model for how hard a question's options are to tell apart, 1 to 4 (appendix C.6, Table 8)."""
+    return (
+        "You are analyzing a multiple-choice question for fine-grained action recognition. Your task is to rate the "
+        "difficulty of distinguishing between the options based on how similar they are to each other and the ground "
+        f"truth answer.\nGround Truth Answer: {truth}\nOptions: {', '.join(options)}\nPlease analyze the semantic "
+        "similarity between the options and rate the difficulty on a scale of 1-4:\n"
+        "- 1 (Very Easy): Options are very different from each other and the correct answer is obvious\n"
+        "- 2 (Easy): Options have clear differences, correct answer is fairly obvious\n"
+        "- 3 (Medium): Options have moderate similarity, requires some careful consideration\n"
+        "- 4 (Hard): Options are quite similar, subtle differences make it challenging\n"
+        "Consider factors like:\n"
+        "- Semantic similarity between action descriptions\n"
+        "- Specificity vs generality of actions\n"
+        "- Whether options describe similar but distinct actions\n"
+        "- How confusable the distractors are with the ground truth\n"
+        "Respond with only a single number (1-4) representing the difficulty score."
     )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from invert_rl.llavaction.answer import Answer, QuestionAnswerer, sequential_answers
-from invert_rl.llavaction.choices import Choice
+from data_prep.rows import Row
+from invert_rl.llavaction.answer import Answer, QuestionAnswerer, answer_of, missing_of, sequential_answers
 from invert_rl.llavaction.data import RunData, SampleEncoder
 from invert_rl.llavaction.metrics import choice_metrics
 from invert_rl.llavaction.training import LLaVActionTrainer
@@ -38,6 +38,7 @@ def answer_all(
         args.max_new_tokens,
         state.process_index,
         state.num_processes,
+        args.likeliest,
     )
     known = read_answers(path) if reuse and path.is_file() else {}
     metrics: dict[str, float] = {}
@@ -50,8 +51,8 @@ def answer_all(
             sap = f"{name}/sap"
             with state.autocast():
                 found[sap] = known[sap] if sap in known else sequential_answers(ask, rows, answers)[0]
-            metrics["SAP"] = choice_metrics({i: a.choice for i, a in found[sap].items()}, rows)["MQA"]
-        scores = choice_metrics({identity: answer.choice for identity, answer in answers.items()}, rows)
+            metrics["SAP"] = answer_metrics(found[sap], rows)["MQA"]
+        scores = answer_metrics(answers, rows)
         metrics |= scores if number == 0 else {f"{name}/{key}": value for key, value in scores.items()}
         for test, given in found.items():
             records += [{"test": test, "answer": row.meta["answer"], **given[row.id].record()} for row in rows]
@@ -66,10 +67,14 @@ def read_answers(path: Path) -> dict[str, dict[str, Answer]]:
     found: dict[str, dict[str, Answer]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        choice = Choice(record["choice"], record["by"])
-        answer = Answer(record["id"], record["text"], choice, record["option"], record["status"])
-        found.setdefault(record["test"], {})[answer.id] = answer
+        found.setdefault(record["test"], {})[record["id"]] = answer_of(record)
     return found
+
+
+def answer_metrics(answers: Mapping[str, Answer], rows: Sequence[Row]) -> dict[str, float]:
+    """`choice_metrics` of answers."""
+    choices = {identity: answer.choice for identity, answer in answers.items()}
+    return choice_metrics(choices, rows, missing_of(answers))
 
 
 def write_report(

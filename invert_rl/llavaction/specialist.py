@@ -13,6 +13,7 @@ import numpy as np
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from invert_rl.llavaction.segments import Action, ClassMap, Segment, action_key, parse_action
+from invert_rl.llavaction.text_similarity import pieces
 
 RANDOM, SIMILARITY = "random", "text-similarity"
 
@@ -28,6 +29,8 @@ class Specialist(Protocol):
     """What the summary says about where the rankings come from."""
     knows_truth: bool
     """Whether the rankings are made from the true class, so that their recall says nothing."""
+    hard: bool
+    """Whether wrong options are to be hard: random ones are not, whatever a clip's surroundings say."""
 
     def ranked(self, place: int, segment: Segment) -> Sequence[Action]:
         """Classes for the segment in that row of its file, best first; raises `NoPrediction`."""
@@ -43,6 +46,7 @@ class RankedLists:
     """
 
     knows_truth = False
+    hard = True
 
     def __init__(self, path: str | os.PathLike[str], rows: int) -> None:
         content = read_json(path)
@@ -89,6 +93,7 @@ class ScoreArrays:
     """
 
     knows_truth = False
+    hard = True
 
     def __init__(self, path: str | os.PathLike[str], segments: Sequence[Segment], classes: ClassMap) -> None:
         self.path = Path(path)
@@ -157,9 +162,10 @@ class RandomClasses:
     """
 
     knows_truth = True
+    hard = False
     description = "random: no specialist, distractors are drawn from all other classes"
 
-    def __init__(self, classes: ClassMap, seed: int, by: str = "classes") -> None:
+    def __init__(self, classes: ClassMap, seed: int, by: str = "narrations") -> None:
         if by not in ("classes", "narrations"):
             raise ValueError(f"random distractors are drawn by 'classes' or 'narrations', found {by!r}")
         self.actions = classes.actions
@@ -183,15 +189,16 @@ class TextSimilarity:
     """
 
     knows_truth = True
+    hard = True
     description = "text-similarity of the labels, not a model: made from the true class, no video was looked at"
 
     def __init__(self, classes: ClassMap) -> None:
         self.actions = classes.actions
         self.index = classes.index
-        pieces = [_pieces(classes.label(action)) for action in self.actions]
-        names = {name: column for column, name in enumerate(sorted({piece for found in pieces for piece in found}))}
-        counts = np.zeros((len(pieces), len(names)), dtype=np.float32)
-        for row, found in enumerate(pieces):
+        labels = [pieces(classes.label(action)) for action in self.actions]
+        names = {name: column for column, name in enumerate(sorted({piece for found in labels for piece in found}))}
+        counts = np.zeros((len(labels), len(names)), dtype=np.float32)
+        for row, found in enumerate(labels):
             for piece in found:
                 counts[row, names[piece]] += 1
         self.vectors = counts / np.linalg.norm(counts, axis=1, keepdims=True)
@@ -209,7 +216,7 @@ class TextSimilarity:
 
 
 def read_specialist(
-    name: str, segments: Sequence[Segment], classes: ClassMap, seed: int, random_over: str = "classes"
+    name: str, segments: Sequence[Segment], classes: ClassMap, seed: int, random_over: str = "narrations"
 ) -> Specialist:
     """The specialist that a command line names: "random", "text-similarity", or a file ending in .json or .npz."""
     if name == RANDOM:
@@ -221,12 +228,6 @@ def read_specialist(
     if Path(name).name.removesuffix(".gz").endswith(".json"):
         return RankedLists(name, len(segments))
     raise DataError(f"{name}: a specialist is {RANDOM!r}, {SIMILARITY!r}, or a file ending in .json or .npz")
-
-
-def _pieces(label: str) -> list[str]:
-    """The words of a label and the three-letter pieces of each, with its ends marked."""
-    words = label.split()
-    return words + [f"#{word}#"[at : at + 3] for word in words for at in range(len(word))]
 
 
 def _is_finite(score: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
-from invert_rl.llavaction.data import Batches
+from data_prep.errors import DataError
+from invert_rl.llavaction.data import Batches, Classes
 from invert_rl.llavaction.model import PREFIX, action_settings, load_action_weights
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.tal.training import SupervisedArguments, SupervisedTrainer
@@ -45,6 +47,11 @@ def make_trainer(
     groups = parameter_groups(model, args.learning_rate, vision_learning_rate, args.weight_decay)
     trainer = LLaVActionTrainer(model=model, draw=batches, args=args, groups=groups)
     keep_trained_in_float32(trainer)
+    if trainer.is_fsdp_enabled and isinstance(model, PeftModel) and model.config.tie_word_embeddings:
+        raise DataError(
+            "FSDP2 does not take LoRA beside a trained token whose embedding is also an output weight "
+            "(tie_word_embeddings); train with DDP or ZeRO-2, or without --use_peft"
+        )
     return trainer
 
 
@@ -78,22 +85,42 @@ def with_lora(model: PreTrainedModel, config: LoraConfig | None) -> PreTrainedMo
 
 
 def save_for_inference(
-    model: PreTrainedModel | PeftModel, processor: ProcessorMixin, folder: str | os.PathLike[str]
-) -> Path:
-    """Write a checkpoint folder of the whole model, LoRA merged, with the action token in its tokenizer.
+    trainer: LLaVActionTrainer,
+    processor: ProcessorMixin,
+    folder: str | os.PathLike[str],
+    classes: Classes,
+    rebuild: Callable[[], PreTrainedModel | PeftModel],
+) -> None:
+    """Write a checkpoint folder of the whole model, LoRA merged, with tokenizer, processor and ``classes.json``.
 
     It is a plain checkpoint of its architecture; the heads lie in it under names that a plain model does not expect
-    and leaves out.
+    and leaves out. Called on all ranks. A sharded model is gathered on the main one, where LoRA is merged into what
+    ``rebuild`` makes: the model as it was before training.
     """
     folder = Path(folder)
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    state = None
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        state = trainer.accelerator.get_state_dict(trainer.model)
+    if trainer.accelerator.is_main_process:
+        if isinstance(model, PeftModel):
+            if state is not None:
+                model = rebuild()
+                model.load_state_dict(state, strict=True)
+                state = None
+            model = model.merge_and_unload()
+        save_whole(model, folder, state)
+        processor.save_pretrained(folder)
+        classes.write(folder / "classes.json")
+    trainer.accelerator.wait_for_everyone()
+
+
+def save_whole(model: PreTrainedModel, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+    """Write a model, or its gathered weights, so that whoever loads it generates with a cache."""
     used_cache = model.config.use_cache if hasattr(model.config, "use_cache") else True
     model.config.use_cache = True
     try:
         with torch.no_grad():
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, state_dict=state)
     finally:
         model.config.use_cache = used_cache
-    processor.save_pretrained(folder)
-    return folder

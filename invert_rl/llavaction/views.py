@@ -11,7 +11,15 @@ import numpy as np
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.llavaction.mqa import LETTERS, check_question
-from invert_rl.llavaction.prompts import CAPTION, DIRECT, PERSPECTIVES, choice_prompt, detection_prompt
+from invert_rl.llavaction.prompts import (
+    PERSPECTIVES,
+    STYLES,
+    caption_prompt,
+    choice_prompt,
+    detection_prompt,
+    direct_prompt,
+    open_prompt,
+)
 from invert_rl.video.ref import VideoRef
 
 VIEWS = ("mqa", "temporal", "direct", "caption", "qa")
@@ -35,12 +43,15 @@ class ViewSettings:
     padding: float = PADDING
     prior_probability: float = PRIOR_PROBABILITY
     answer_format: str = "letter"
+    prompt_style: str = "paper"
 
     def __post_init__(self) -> None:
         if self.perspective not in PERSPECTIVES:
             raise DataError(f"perspective must be one of {', '.join(PERSPECTIVES)}, found {self.perspective!r}")
         if self.answer_format not in ANSWER_FORMATS:
             raise DataError(f"answer_format must be one of {', '.join(ANSWER_FORMATS)}, found {self.answer_format!r}")
+        if self.prompt_style not in STYLES:
+            raise DataError(f"prompt_style must be one of {', '.join(STYLES)}, found {self.prompt_style!r}")
         if not 0 <= self.prior_probability <= 1:
             raise DataError(f"prior_probability must be in [0, 1], found {self.prior_probability}")
         if not self.padding > 0:
@@ -73,18 +84,24 @@ def sample_of(view: str, row: Row, rng: np.random.Generator, settings: ViewSetti
     start, end = row.window
     ref = VideoRef(row.video, start, end)
     if view == "direct":
-        return Sample(view, DIRECT, row.query, ref, has_class=True)
+        return Sample(view, direct_prompt(settings.perspective, settings.prompt_style), row.query, ref, has_class=True)
     if view == "caption":
-        return Sample(view, CAPTION, _text(row, "caption"), ref, has_class=False)
+        prompt = caption_prompt(settings.perspective, settings.prompt_style)
+        return Sample(view, prompt, _text(row, "caption"), ref, has_class=False)
     if view == "qa":
-        return Sample(view, _text(row, "question"), _text(row, "answer"), ref, has_class=False)
+        prompt = open_prompt(_text(row, "question"), settings.prompt_style)
+        return Sample(view, prompt, _text(row, "answer"), ref, has_class=False)
     raise DataError(f"unknown view {view!r}; the views are {', '.join(VIEWS)}")
 
 
 def choice_answer(row: Row, answer_format: str = "letter") -> str:
     """The true option as one of `ANSWER_FORMATS`."""
-    text = row.meta["options"][LETTERS.index(row.meta["answer"])]
-    return f"{row.meta['answer']}. {text}" if answer_format == "letter" else text
+    return choice_text(LETTERS.index(row.meta["answer"]), row.meta["options"], answer_format)
+
+
+def choice_text(place: int, options: Sequence[str], answer_format: str = "letter") -> str:
+    """An option as one of `ANSWER_FORMATS`."""
+    return f"{LETTERS[place]}. {options[place]}" if answer_format == "letter" else options[place]
 
 
 def priors_of(row: Row, texts: Mapping[str, str] | None = None) -> list[tuple[float, str]]:
@@ -101,7 +118,8 @@ def priors_of(row: Row, texts: Mapping[str, str] | None = None) -> list[tuple[fl
 def _mqa(row: Row, rng: np.random.Generator, settings: ViewSettings) -> Sample:
     check_question(row)
     with_priors = bool(rng.random() < settings.prior_probability)
-    prompt = choice_prompt(row.meta["options"], settings.perspective, priors_of(row) if with_priors else ())
+    priors = priors_of(row) if with_priors else ()
+    prompt = choice_prompt(row.meta["options"], settings.perspective, priors, settings.prompt_style)
     answer = choice_answer(row, settings.answer_format)
     return Sample("mqa", prompt, answer, VideoRef(row.video, *row.window), has_class=True)
 
@@ -110,16 +128,17 @@ def _temporal(row: Row, rng: np.random.Generator, settings: ViewSettings) -> Sam
     """Equation 4: the padding falls on both sides by a share drawn from U(0, 1), and is clamped to the video.
 
     The answer's times are exact, relative to where the clip begins. The prompt's ``start: end`` is what is taught [C];
-    the released code writes a comma there.
+    the released code writes a comma there, and so does its style.
     """
     start, end = row.window
     share = float(rng.random())
     first = max(0.0, start - share * settings.padding)
     last = min(row.duration, end + (1 - share) * settings.padding)
+    mark = "," if settings.prompt_style == "released" else ":"
     return Sample(
         "temporal",
         detection_prompt(row.query, end - start),
-        f"{start - first:.2f}: {end - first:.2f}",
+        f"{start - first:.2f}{mark} {end - first:.2f}",
         VideoRef(row.video, first, last),
         has_class=True,
     )

@@ -57,6 +57,7 @@ class ToySpecialist:
     """
 
     knows_truth = False
+    hard = True
     description = "planted confusions of the toy world"
 
     def __init__(self, rows: Sequence[Row], actions: Sequence[Action], seed: int) -> None:

@@ -226,3 +226,62 @@ def test_the_default_learns_to_tell_actions_apart(run_recipe, tmp_path, seed):
     run_recipe("train_llavaction.py", "--output_dir", str(tmp_path / "run"), "--seed", str(seed))
     summary = summary_of(tmp_path / "run")
     assert summary["after"]["MQA"] >= summary["before"]["MQA"] + 20
+
+
+def launch(*arguments: str, cache: Path, error: str | None = None) -> None:
+    """Two ranks by torchrun, which end well or with that ``error``."""
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    result = subprocess.run(
+        [*ranks, "--rdzv_endpoint=localhost:0", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    if error is not None:
+        assert result.returncode != 0
+        assert error in result.stderr
+        return
+    assert result.returncode == 0, result.stderr[-6000:]
+
+
+@pytest.mark.slow
+def test_a_sharded_run_ends_as_a_folder_that_is_evaluated(run_recipe, tiny, epic, cache, tmp_path, capsys):
+    """FSDP2 on two ranks: the model of one rank, with all that the next command needs, asked by two ranks."""
+    for name, mode in (("all", "train"), ("test", "benchmark")):
+        arguments = ["--annotations", str(epic / f"{name}.csv"), "--classes-from", str(epic / "all.csv")]
+        arguments += ["--mode", mode, "--output", str(tmp_path / f"{name}.jsonl")]
+        assert command(["build-mqa", *arguments, "--specialist", "random"]) == 0
+    common = ["--train_data", str(tmp_path / "all.jsonl"), "--video_root", str(epic / "videos")]
+    common += ["--model_name_or_path", tiny, "--max_steps", "2", "--save_strategy", "no", "--learning_rate", "0.1"]
+    common += ["--optim", "sgd", "--lr_scheduler_type", "constant", "--lr_scheduler_kwargs", "{}"]
+    common += ["--max_grad_norm", "1000", "--temporal_weight", "0", "--direct_weight", "0"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    run_recipe(
+        *("train_llavaction.py", *common, "--output_dir", str(one)),
+        *("--per_device_train_batch_size", "2", "--gradient_accumulation_steps", "2"),
+    )
+    sharded = [*common, "--output_dir", str(two), "--per_device_train_batch_size", "2"]
+    script = str(Path(__file__).with_name("sharded.py"))
+    lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "q_proj", "v_proj"]
+    launch(script, str(RECIPE), *sharded, *lora, cache=cache, error="train with DDP or ZeRO-2")
+    launch(script, str(RECIPE), *sharded, cache=cache)
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
+    start = load_file(Path(tiny) / "model.safetensors")
+    assert first.keys() <= second.keys()  # tied weights may lie there twice
+    assert max((first[name].float() - second[name].float()).abs().max().item() for name in first) < 1e-4
+    kept = [name for name in start if name in first and first[name].shape == start[name].shape]
+    assert any((first[name].float() - start[name].float()).abs().max() > 1e-4 for name in kept)
+    assert {path.name for path in (one / "model").iterdir()} <= {path.name for path in (two / "model").iterdir()}
+    assert (two / "quarantine.json").is_file()
+    asked = ["--data", str(tmp_path / "test.jsonl"), "--videos", str(epic / "videos"), "--cpu", "--json"]
+    answers = tmp_path / "answers.jsonl"
+    evaluate = ["evaluate-mqa", "--model", str(two / "model"), *asked]
+    launch("-m", "invert_rl.cli", *evaluate, "--output", str(answers), cache=cache)
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [line["id"] for line in lines] == [row.id for row in read_rows(tmp_path / "test.jsonl")]
+    capsys.readouterr()
+    assert command(evaluate) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert command([*evaluate, "--output", str(answers)]) == 0  # all of them are there
+    assert json.loads(capsys.readouterr().out)["MQA"] == alone["MQA"]

@@ -64,7 +64,8 @@ def test_every_question_counts():
     rows = [row("a", "A"), row("b", "B"), row("c", "C"), row("d", "D")]
     choices = {"a": Choice(0, "letter"), "b": Choice(1, "text"), "c": Choice(None, None), "z": Choice(0, "letter")}
     found = choice_metrics(choices, rows)
-    assert found == {"MQA": 50.0, "unparsable": 50.0, "by_text": 25.0, "n": 4.0}
+    whole = {"MQA": 50.0, "MQA/answered": 100.0, "unparsable": 50.0, "missing": 0.0, "by_text": 25.0, "n": 4.0}
+    assert found == whole
     with pytest.raises(DataError):
         choice_metrics({}, [])
 

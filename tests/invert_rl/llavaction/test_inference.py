@@ -15,6 +15,7 @@ from invert_rl.llavaction.answer import Answer, QuestionAnswerer, question_sampl
 from invert_rl.llavaction.appending import AppendingScorer
 from invert_rl.llavaction.attention import TokenAttention, attention_summary, token_attention
 from invert_rl.llavaction.choices import Choice
+from invert_rl.llavaction.class_beam import ClassBeam
 from invert_rl.llavaction.data import Classes, SampleEncoder
 from invert_rl.llavaction.mqa import QuestionBuilder, question_row
 from invert_rl.llavaction.segments import ClassMap
@@ -71,7 +72,7 @@ def test_sequential_prediction_names_what_the_model_said(ask, monkeypatch):
 
     def answer(batch, texts):
         for row in batch:
-            seen[row.id] = question_sample(row, "none", texts).prompt
+            seen[row.id] = question_sample(row, ask.encode.settings, texts).prompt
         return [Answer(row.id, "D", Choice(3, "letter"), OPTIONS[3]) for row in batch]
 
     monkeypatch.setattr(ask, "_batch", answer)
@@ -95,7 +96,7 @@ def test_appended_classes_have_the_loss_of_a_full_forward(ask):
     """Text by text without a cache, at each chunk size; the texts' lengths differ."""
     texts = ["sit down", "jump up and down on the spot", "x", "open the box"]
     row = make_row(1)
-    sample = question_sample(row, "none")
+    sample = question_sample(row, ask.encode.settings)
     encode, model = ask.encode, ask.model
     expected = []
     for text in texts:
@@ -184,3 +185,21 @@ def test_attention_summary_by_hand():
     assert found["text_action_mean"] == pytest.approx(0.3)
     assert found["visual_below_action"] == 50.0
     assert "text_action_mean" not in attention_summary([TokenAttention(np.array([0.1]), None)])
+
+
+def test_a_wide_beam_ranks_all_classes_by_their_probability(ask):
+    """Against the appended losses, times the texts' lengths; two classes of one text stand side by side."""
+    texts = ["sit down", "jump up and down on the spot", "x", "open the box", "sit", "sit down"]
+    row = make_row(1)
+    sample = question_sample(row, ask.encode.settings)
+    tokenizer = ask.encode.encoder.tokenizer
+    lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in texts]
+    losses = AppendingScorer(ask.model, ask.encode, texts).losses(sample, row).tolist()
+    expected = [-loss * length for loss, length in zip(losses, lengths, strict=True)]
+    found = ClassBeam(ask.model, ask.encode, texts, beam=len(texts))(sample, row)
+    assert sorted(place for place, _ in found) == list(range(len(texts)))
+    for place, score in found:
+        assert score == pytest.approx(expected[place], abs=1e-4)
+    assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
+    narrow = ClassBeam(ask.model, ask.encode, texts, beam=1)(sample, row)
+    assert {place for place, _ in narrow} < set(range(len(texts)))

@@ -224,10 +224,9 @@ def test_labels_read_as_words_and_similar_ones_are_hard(tmp_path):
         for option in row.meta["options"]
         if option != row.query
     ]
-    assert np.mean(shares_word) > 0.95
     random, _ = build(tmp_path, csv, "random", "--style", "label", *names, name="random")
     shared = [len(set(o.split()) & set(row.query.split())) > 0 for row in random for o in row.meta["options"]]
-    assert np.mean(shared) < 0.6
+    assert np.mean(shares_word) > np.mean(shared) + 0.1
 
 
 def test_random_over_narrations_prefers_frequent_classes():

@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 from data_prep.rows import Row, read_rows
 from invert_rl.llavaction.config import LLaVActionConfig
-from invert_rl.llavaction.data import Batches, SampleEncoder, SegmentStore
+from invert_rl.llavaction.data import Batches, Classes, SampleEncoder, SegmentStore
 from invert_rl.llavaction.encode import ClipEncoder
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
@@ -38,7 +38,6 @@ def questions(world: Path) -> tuple[list[Row], ClassMap]:
 @pytest.fixture
 def make(world: Path, questions, tmp_path: Path) -> Callable:
     """``make(checkpoint, rows=…, lora=…, **settings)``: a trainer on the toy questions."""
-    from invert_rl.llavaction.data import Classes
 
     def build(
         checkpoint: str, output: str = "run", rows: list[Row] | None = None, lora: bool = False, dtype=None, **settings
@@ -118,7 +117,9 @@ def test_lora_trains_adapters_token_and_heads_and_is_merged(make, tiny_qwen2_5, 
     batch = encode.encoder.batch([encode.encoder("A. sit down", make_clip())], labels=False)
     with torch.no_grad():
         expected = trainer.model.eval()(**batch).logits
-    save_for_inference(trainer.model, encode.encoder.processor, tmp_path / "model")
+    classes = Classes(6, 7, ["0:0"])
+    save_for_inference(trainer, encode.encoder.processor, tmp_path / "model", classes, lambda: trainer.model)
+    assert Classes.read(tmp_path / "model" / "classes.json").sizes == classes.sizes
     processor = load_action_processor(str(tmp_path / "model"))
     loaded = load_action_model(str(tmp_path / "model"), processor, trainer.model.config.action_token["classes"]).eval()
     with torch.no_grad():
@@ -188,7 +189,8 @@ def test_rows_that_cannot_be_used_make_way(make, tiny_qwen2_5, questions):
     trainer = make(tiny_qwen2_5, rows=[replace(rows[0], id="lost", video="lost.mp4"), *rows[1:3]], max_steps=3)
     trainer.train()
     batches = trainer.train_dataset.draw
-    assert set(batches.quarantine.videos) == {"lost.mp4"}
+    assert set(batches.left_out.found.values()) >= {"no such file"}
+    assert all(name.startswith("lost.mp4") for name in batches.left_out.found)
     short = make(tiny_qwen2_5, "short", max_length=60)
     with pytest.raises(ValueError, match="no usable row after 100 replacements"):
         short.train()
