@@ -10,6 +10,7 @@ from pathlib import Path
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
+from invert_rl.evaluation.parts import cut_last_line
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
 
@@ -28,6 +29,8 @@ class LeftOut:
 
     def __init__(self, log: Path | None = None) -> None:
         self.log = log
+        if log is not None:
+            cut_last_line(log)  # what a kill can leave
         self.found: dict[str, str] = {}
         """Reason by name, in the order of discovery, of this process."""
         self._failed: Counter[str] = Counter()

@@ -228,6 +228,34 @@ def test_the_default_learns_to_tell_actions_apart(run_recipe, tmp_path, seed):
     assert summary["after"]["MQA"] >= summary["before"]["MQA"] + 20
 
 
+def test_a_video_llm_is_the_specialist_and_its_pass_goes_on_after_a_kill(tiny, epic, tmp_path, capsys):
+    """Rankings of all classes for each clip; those that a kill left are kept, the others are the same again."""
+    output = tmp_path / "mqa.jsonl"
+    build = ["build-mqa", "--annotations", str(epic / "all.csv"), "--specialist", f"model:{tiny}"]
+    build += ["--output", str(output), "--cpu", "--max-frames", "4", "--json"]
+    assert command(build) == 1
+    assert "needs --videos" in capsys.readouterr().err
+    build += ["--videos", str(epic / "videos")]
+    assert command(build) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["settings"]["balanced"]
+    assert summary["questions"] == summary["rows"]
+    assert 0 < summary["specialist_recall"]["top_20"] <= 1
+    questions = output.read_text()
+    rankings = tmp_path / "mqa.specialist.jsonl"
+    lines = rankings.read_text().splitlines()
+    assert len(lines) == summary["rows"]
+    first = json.loads(lines[0])
+    assert first["scores"] == sorted(first["scores"], reverse=True)
+    rankings.write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])
+    assert command(build) == 0
+    capsys.readouterr()
+    assert sorted(rankings.read_text().splitlines()) == sorted(lines)
+    assert output.read_text() == questions
+    assert command([*build, "--max-frames", "2"]) == 1
+    assert "begun with another max_frames" in capsys.readouterr().err
+
+
 def launch(*arguments: str, cache: Path, error: str | None = None) -> None:
     """Two ranks by torchrun, which end well or with that ``error``."""
     ranks = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
