@@ -129,7 +129,7 @@ def train_arm(
     fingerprint = fingerprint_of(run, model_args, model=name, samples=mixture.counts)
     check_fingerprint(checkpoint, fingerprint, run.accept_changes)
     trainer = make_trainer(model, batches, run, run.vision_learning_rate)
-    trainer.fingerprint, trainer.quarantine = fingerprint, quarantine
+    trainer.fingerprint, trainer.quarantine = fingerprint, left_out
     out.print(f"{mixture.counts} samples an epoch, {run.max_steps} steps, model {name}, run folder {folder}")
     before = answer_all("before", trainer, encode, data, reuse=checkpoint is not None) if answer_before else {}
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -137,7 +137,7 @@ def train_arm(
     save_for_inference(trainer, processor, folder / "model", data.classes, build)
     if trainer.accelerator.is_main_process:
         left_out.write(folder / "quarantine.json")
-        for name, reason in left_out.reasons().items():
+        for name, reason in left_out.videos.items():
             out.print(f"left out: {name}: {reason}", style="yellow")
     return {"before": before, "after": after}
 

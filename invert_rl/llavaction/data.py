@@ -176,6 +176,6 @@ class Batches:
                         self.encode.encoder.check_together(beside, item)
                     return item
                 except DataError as error:
-                    self.left_out.add(sample.ref, error)
+                    self.left_out.fail(sample.ref, error)
             row = self.mixture.instead(view, place, attempt)
         raise DataError(f"no usable row after {MAX_REPLACEMENTS} replacements: {self.left_out.summary()}")

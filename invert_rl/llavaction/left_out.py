@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write
 from invert_rl.evaluation.parts import cut_last_line
 from invert_rl.video.errors import VideoError
+from invert_rl.video.quarantine import Quarantine
 from invert_rl.video.ref import VideoRef
 
 logger = logging.getLogger(__name__)
@@ -20,30 +20,29 @@ STRIKES = 3
 """A video is left out when this many of its parts could not be used and none could: an hour of kitchen has hundreds."""
 
 
-class LeftOut:
-    """Collects parts of videos that cannot be used, once each, and says so in the log the first time.
+class LeftOut(Quarantine):
+    """A `Quarantine` of parts of videos, once each.
 
     Kitchens are filmed for an hour: one part that takes too long or is damaged says nothing of the others. With a
-    ``log`` every process of a run (ranks and their workers) appends what it finds, and `reasons` has it all.
+    ``log`` every process of a run (ranks and their workers) appends what it finds, and `write` has it all.
     """
 
     def __init__(self, log: Path | None = None) -> None:
+        super().__init__()
         self.log = log
         if log is not None:
             cut_last_line(log)  # what a kill can leave
-        self.found: dict[str, str] = {}
-        """Reason by name, in the order of discovery, of this process."""
         self._failed: Counter[str] = Counter()
         self._good: set[str] = set()
 
     def reason(self, ref: VideoRef) -> str | None:
         """Why a part of a video is left out, or None."""
-        return self.found.get(ref.path) or self.found.get(name_of(ref))
+        return self.videos.get(ref.path) or self.videos.get(name_of(ref))
 
-    def add(self, ref: VideoRef, error: DataError) -> None:
+    def fail(self, ref: VideoRef, error: DataError) -> None:
         """Note that a part of a video cannot be used; the video itself if none of several parts could be."""
         reason = error.reason if isinstance(error, VideoError) else str(error)
-        if name_of(ref) not in self.found:
+        if name_of(ref) not in self.videos:
             self._note(name_of(ref), reason)
             self._failed[ref.path] += 1
         if self._failed[ref.path] == STRIKES and ref.path not in self._good and isinstance(error, VideoError):
@@ -53,28 +52,18 @@ class LeftOut:
         """Note that a part of a video could be used."""
         self._good.add(ref.path)
 
-    def reasons(self) -> dict[str, str]:
-        """Reason by name, of all processes."""
-        known = dict(self.found)
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write ``{name: reason}`` of all processes as JSON, all of the file or none of it."""
         if self.log is not None and self.log.is_file():
             for line in self.log.read_text(encoding="utf-8").splitlines():
                 name, reason = json.loads(line)
-                known.setdefault(name, reason)
-        return known
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write ``{name: reason}`` as JSON, all of the file or none of it."""
-        with atomic_write(path) as out:
-            json.dump(self.reasons(), out, ensure_ascii=False, indent=1)
-            out.write("\n")
-
-    def summary(self) -> str:
-        """One line: how often what was left out for which reason; empty if nothing was."""
-        counts = Counter(self.reasons().values()).most_common()
-        return "; ".join(f"{count} x {reason}" for reason, count in counts)
+                self.videos.setdefault(name, reason)
+        super().write(path)
 
     def _note(self, name: str, reason: str) -> None:
-        self.found[name] = reason
+        if name in self.videos:
+            return
+        self.videos[name] = reason
         logger.warning("left out: %s: %s", name, reason)
         if self.log is not None:
             self.log.parent.mkdir(parents=True, exist_ok=True)

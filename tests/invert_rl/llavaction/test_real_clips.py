@@ -78,7 +78,7 @@ def test_short_clips_train_and_are_asked_where_the_number_of_frames_is_fixed(loa
     batches = Batches(mixture, encode, 8, 1)
     batch = batches(0, 0)
     assert len(batch["input_ids"]) == 8
-    assert batches.left_out.found == {}
+    assert batches.left_out.videos == {}
     answers = QuestionAnswerer(model, encode, batch_size=4, max_new_tokens=2)(rows_of())
     assert {answer.status for answer in answers.values()} <= {"ok", "unparsable"}
 
@@ -89,7 +89,7 @@ def test_where_the_number_varies_a_row_that_fits_no_batch_is_replaced(load, tiny
     batches = Batches(mixture, encode, 4, 1)
     for step in range(3):
         assert batches(step, 0)["pixel_values_videos"].shape[0] == 4
-    assert any("cannot be in one batch" in reason for reason in batches.left_out.found.values())
+    assert any("cannot be in one batch" in reason for reason in batches.left_out.videos.values())
     answers = QuestionAnswerer(model, encode, batch_size=4, max_new_tokens=2)(rows_of())
     assert {answer.status for answer in answers.values()} <= {"ok", "unparsable"}
 
@@ -115,7 +115,7 @@ def test_a_window_that_takes_too_long_does_not_cost_its_kitchen(load, tiny_qwen2
     left_out = LeftOut(tmp_path / "left_out.jsonl")
     for step in range(4):
         Batches(mixture, encode, 10, 1, left_out)(step, 0)
-    names = set(left_out.found)
+    names = set(left_out.videos)
     assert "k.mp4 [2.00, 3.00]" in names
     assert "k.mp4" not in names
     assert "gone.mp4" in names
@@ -137,6 +137,6 @@ def test_what_workers_leave_out_is_in_the_file(load, tiny_qwen2_5, tmp_path):
     batches = StepBatches(2, 1, Batches(mixture, encode, 4, 1, left_out))
     for _ in DataLoader(batches, batch_size=1, collate_fn=only_item, num_workers=2):
         pass
-    assert left_out.found == {}
+    assert left_out.videos == {}
     left_out.write(tmp_path / "quarantine.json")
     assert json.loads((tmp_path / "quarantine.json").read_text()).keys() == {"k.mp4 [2.00, 3.00]"}

@@ -189,8 +189,8 @@ def test_rows_that_cannot_be_used_make_way(make, tiny_qwen2_5, questions):
     trainer = make(tiny_qwen2_5, rows=[replace(rows[0], id="lost", video="lost.mp4"), *rows[1:3]], max_steps=3)
     trainer.train()
     batches = trainer.train_dataset.draw
-    assert set(batches.left_out.found.values()) >= {"no such file"}
-    assert all(name.startswith("lost.mp4") for name in batches.left_out.found)
+    assert set(batches.left_out.videos.values()) >= {"no such file"}
+    assert all(name.startswith("lost.mp4") for name in batches.left_out.videos)
     short = make(tiny_qwen2_5, "short", max_length=60)
     with pytest.raises(ValueError, match="no usable row after 100 replacements"):
         short.train()
