@@ -228,10 +228,11 @@ def test_the_default_learns_to_tell_actions_apart(run_recipe, tmp_path, seed):
     assert summary["after"]["MQA"] >= summary["before"]["MQA"] + 20
 
 
+@pytest.mark.slow
 def test_a_video_llm_is_the_specialist_and_its_pass_goes_on_after_a_kill(tiny, epic, tmp_path, capsys):
     """Rankings of all classes for each clip; those that a kill left are kept, the others are the same again."""
     output = tmp_path / "mqa.jsonl"
-    build = ["build-mqa", "--annotations", str(epic / "all.csv"), "--specialist", f"model:{tiny}"]
+    build = ["build-mqa", "--annotations", str(epic / "test.csv"), "--specialist", f"model:{tiny}"]
     build += ["--output", str(output), "--cpu", "--max-frames", "4", "--json"]
     assert command(build) == 1
     assert "needs --videos" in capsys.readouterr().err
@@ -247,7 +248,7 @@ def test_a_video_llm_is_the_specialist_and_its_pass_goes_on_after_a_kill(tiny, e
     assert len(lines) == summary["rows"]
     first = json.loads(lines[0])
     assert first["scores"] == sorted(first["scores"], reverse=True)
-    rankings.write_text("\n".join(lines[:5]) + "\n" + lines[5][:20])
+    rankings.write_text("\n".join(lines[:2]) + "\n" + lines[2][:20])
     assert command(build) == 0
     capsys.readouterr()
     assert sorted(rankings.read_text().splitlines()) == sorted(lines)
