@@ -228,7 +228,6 @@ def test_the_default_learns_to_tell_actions_apart(run_recipe, tmp_path, seed):
     assert summary["after"]["MQA"] >= summary["before"]["MQA"] + 20
 
 
-@pytest.mark.slow
 def test_a_video_llm_is_the_specialist_and_its_pass_goes_on_after_a_kill(tiny, epic, tmp_path, capsys):
     """Rankings of all classes for each clip; those that a kill left are kept, the others are the same again."""
     output = tmp_path / "mqa.jsonl"
