@@ -185,10 +185,11 @@ def evaluation_result(
         result[f"n_{name}"] = sum(of_task[name] for of_task in counts.values())
     result["counts"] = counts
     grounded = any(tasks[name].forward for name in counts)
-    whole = all(task.windows != "split" for task in tasks.values())
-    if grounded and whole and any(len(row.windows) > 1 for row in rows):
+    windows = {tasks[name].windows for name in counts}
+    several = any(len(row.windows) > 1 for row in rows)
+    if grounded and windows == {"any"} and several:
         result["per_window"] = per_window_metrics(predictions, rows, strict)
-    if grounded and whole and ("per_window" in result or any(row.dataset == "qvhighlights" for row in rows)):
+    if grounded and "split" not in windows and (several or any(row.dataset == "qvhighlights" for row in rows)):
         result["moment_detr"] = moments_of(predictions, rows)
         if all("saliency_scores" in row.meta for row in rows) and any(p.saliency for p in predictions):
             highlights = highlights_of(predictions, rows)
