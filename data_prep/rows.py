@@ -219,7 +219,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                row = parse_row(decode_json(line, str(path), number), f"{path}:{number}")
+                row = parse_row(decode_json(line.rstrip("\n"), str(path), number), f"{path}:{number}")
                 claim_ids(row, places, f"{path}:{number}", f"line {number}")
                 rows.append(row)
     except OSError as error:
