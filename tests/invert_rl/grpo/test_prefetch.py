@@ -51,7 +51,7 @@ def test_the_run_is_the_same_and_resumes_exactly(make_trainer, tiny_qwen2_5, tmp
     assert sum(logged(plain, "data/replaced")) > 0
     assert logged(ahead, "data/replaced") == logged(plain, "data/replaced")
     assert set(plain.quarantine.videos) == {"missing.mp4", "pipe.mp4"}
-    assert plain.quarantine.videos["pipe.mp4"] == "not a regular file"
+    assert plain.quarantine.videos["pipe.mp4"] == "not a regular file but a named pipe"
     assert ahead.clips._team == []  # the processes ended with the training
     assert ahead.args.dataloader_num_workers == 2
 
