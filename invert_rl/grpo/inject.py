@@ -22,7 +22,9 @@ Completion = tuple[list[int], list[float] | None]
 
 
 def check_injection(preset: Preset, tasks: Sequence[str]) -> None:
-    """Refuse prompts that ask for a thought, which annotations do not have; raises `DataError`."""
+    """Refuse tasks without grounding and prompts for a thought, which annotations lack; raises `DataError`."""
+    if not any(preset.tasks[name].forward for name in tasks):
+        raise DataError(f"inject_truth: it is for grounding, and the tasks are {', '.join(tasks)}; leave it out")
     thinking = [name for name in tasks if preset.tasks[name].forward and preset.tasks[name].layout == THINK]
     if thinking:
         raise DataError(

@@ -78,6 +78,9 @@ class TaskFields:
         if kwargs is not None and not isinstance(kwargs, dict):
             raise DataError(f"chat_template_kwargs: expected an object, found {kwargs!r}")
         preset = load_preset(self.prompt, self.tasks, self.windows, kwargs)  # type: ignore[arg-type]
+        default = type(self).__dataclass_fields__["irrelevant_share"].default
+        if self.irrelevant_share != default and not any(isinstance(preset.tasks[name], Refusal) for name in self.tasks):
+            raise DataError("irrelevant_share is for the task refuse, which --tasks leaves out")
         tasks = {
             name: replace(task, irrelevant_share=self.irrelevant_share) if isinstance(task, Refusal) else task
             for name, task in preset.tasks.items()

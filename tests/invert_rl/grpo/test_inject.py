@@ -83,7 +83,7 @@ def test_the_update_is_the_textbooks_with_the_annotated_answer(make_trainer, tin
 
 
 def test_other_tasks_are_left_alone(make_trainer, tiny_qwen2_5):
-    settings = {"tasks": ["vd"], "tvg_probability": 0.0}
+    settings = {"tasks": ["tvg", "vd"], "tvg_probability": 0.0}
     plain, *_ = one_round(make_trainer, tiny_qwen2_5, **settings)
     injected, *_ = one_round(make_trainer, tiny_qwen2_5, inject_truth=True, **settings)
     assert injected._rollout == plain._rollout
@@ -92,5 +92,7 @@ def test_other_tasks_are_left_alone(make_trainer, tiny_qwen2_5):
 def test_what_cannot_be_injected_is_refused(make_trainer, tiny_qwen2_5):
     with pytest.raises(DataError, match="asks tvg for a thought"):
         make_trainer(tiny_qwen2_5, inject_truth=True, tasks=["tvg"])
+    with pytest.raises(DataError, match="it is for grounding, and the tasks are vd"):
+        make_trainer(tiny_qwen2_5, inject_truth=True, tasks=["vd"], tvg_probability=0.0)
     with pytest.raises(DataError, match="more than max_completion_length 6"):
         make_trainer(tiny_qwen2_5, inject_truth=True, tasks=["tvg"], prompt="no_think").train()

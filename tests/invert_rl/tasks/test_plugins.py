@@ -108,6 +108,7 @@ def test_the_guides_task_and_reward_train(tmp_path):
         (["--windows", "most"], "invalid choice: 'most'"),
         (["--tasks", "tvg", "sing"], "unknown task 'sing'"),
         (["--plugins", "nowhere.py"], "no such file"),
+        (["--irrelevant_share", "0.3"], "which --tasks leaves out"),
     ],
 )
 def test_bad_options_end_in_one_line_before_anything_is_loaded(options, message, tmp_path, monkeypatch, capsys):
