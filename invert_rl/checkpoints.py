@@ -79,6 +79,14 @@ class WholeCheckpoints(Trainer):
         folder = super()._get_output_dir(trial)
         return os.path.join(folder, DRAFTS) if self._drafting else folder
 
+    def create_model_card(
+        self,
+        model_name: str | None = None,
+        dataset_name: str | None = None,
+        tags: str | list[str] | None = None,
+    ) -> None:
+        """None for checkpoints, of which TRL's draft knows nothing: the finished model has one of its run."""
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         run = Path(self._get_output_dir(trial))
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"

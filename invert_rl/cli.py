@@ -33,6 +33,7 @@ COMMANDS = {
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
     "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
     "merge": ("invert_rl.merge_command", "one checkpoint of a LoRA adapter and its base"),
+    "push": ("invert_rl.push_command", "a model folder onto the Hugging Face hub, or a dry run of it"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
 }

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from data_prep.errors import DataError
-from invert_rl.described import FILE
+from invert_rl.described import FILE, description_of, description_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge; 0 on success. Raises `DataError` for what is no adapter and for an output folder that is not empty."""
+    from invert_rl.model_card import write_card
     from invert_rl.models import CheckpointError, adapter_of, load_model, load_processor
 
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
@@ -45,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
     shutil.rmtree(draft, ignore_errors=True)
     merged.save_pretrained(draft)
     processor.save_pretrained(draft)
-    if (Path(args.adapter) / FILE).is_file():
-        shutil.copy(Path(args.adapter) / FILE, draft / FILE)
+    told = description_path(args.adapter, args.revision)
+    if told is not None:
+        shutil.copyfile(told, draft / FILE)
+        write_card(draft, description_of(args.adapter, args.revision), args.output.name)
     if args.output.is_dir():
         args.output.rmdir()
     draft.rename(args.output)

@@ -46,7 +46,7 @@ class Options:
 
 _LOADER = "rows are light and come from the schedule; videos are decoded by dataloader_num_workers processes of our own"
 _EVALUATION = "validation is greedy generation over the test rows (--eval_strategy, --eval_batch_size), not a loss"
-_HUB = "upload RUN/model when the run is finished"
+_HUB = "--push_to_hub uploads RUN/model once, when the run is finished; push other revisions with `invert-rl push`"
 _COMPILE = "packed prompts have another length in every step, and each would be compiled again"
 _BEST = "use --keep_best eval/mIoU, which keeps the best model in RUN/best"
 
@@ -122,6 +122,10 @@ TRAINING = Options(
         "skip_memory_metrics",
         "resume_from_checkpoint",
         "local_rank",
+        "push_to_hub",
+        "hub_model_id",
+        "hub_private_repo",
+        "hub_token",
     ],
     refused={
         "label_smoothing_factor": "it is not part of this loss",
@@ -144,10 +148,6 @@ TRAINING = Options(
         "include_for_metrics": _EVALUATION,
         "batch_eval_metrics": _EVALUATION,
         "load_best_model_at_end": _BEST,
-        "push_to_hub": _HUB,
-        "hub_token": _HUB,
-        "hub_private_repo": _HUB,
-        "hub_model_id": _HUB,
         "hub_strategy": _HUB,
         "hub_always_push": _HUB,
         "hub_revision": _HUB,
@@ -208,6 +208,11 @@ def check(args: TrainingArguments, options: Options) -> None:
                 f"{name}: unknown {', '.join(sorted(unknown))}; it takes {', '.join(sorted(CHECKPOINTING))}"
             )
     _check_strategies(args)
+    if args.push_to_hub and not args.hub_model_id:
+        raise ValueError("push_to_hub needs --hub_model_id USER/NAME, the repository that RUN/model goes to")
+    for name in ("hub_model_id", "hub_private_repo", "hub_token"):
+        if getattr(args, name) and not args.push_to_hub:
+            raise ValueError(f"{name} has no effect without --push_to_hub")
 
 
 def check_after(args: TrainingArguments) -> None:

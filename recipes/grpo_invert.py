@@ -24,19 +24,21 @@ from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.ablation.guess import text_only_guess
+from invert_rl.account import account_of, describe_kept
 from invert_rl.audit_rewards import run_ceilings
 from invert_rl.controls import with_other_segments, with_shuffled_videos
 from invert_rl.curriculum import weigh_by_difficulty
-from invert_rl.described import describe_model
+from invert_rl.described import differences_from
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
 from invert_rl.evaluation.grey_frames import grey_metrics
-from invert_rl.evaluation.validation import BEST, Validation, fixed_part
+from invert_rl.evaluation.validation import Validation, fixed_part
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.inject import check_injection
 from invert_rl.grpo.options import check_for_model
 from invert_rl.grpo.rewards import reward_functions
 from invert_rl.grpo.trainer import InvertGRPOTrainer
+from invert_rl.hub import take_push
 from invert_rl.models import load_config, load_processor
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
@@ -68,6 +70,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     started = time.perf_counter()
     out = console()
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    push = take_push(args)
 
     preset = args.preset()
     weights = reward_weights(args.rewards, preset.only(args.tasks).tasks)
@@ -163,6 +166,12 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         out.print(f"{len(unusable)} training rows left out by {args.manifest}, such as {next(iter(unusable.items()))}")
     for task, count in rated.items():
         out.print(f"difficulty of {task}: {count} of {len(rows)} rows in {args.difficulty_range}")
+    about = account_of(
+        *("grpo_invert", args, model_args, name, evaluated, settings, pipeline, rows, test_rows),
+        rewards=weights,
+    )
+    for difference in differences_from(name, about, model_args.model_revision):
+        out.print(f"the start model was trained otherwise: {difference}", style="yellow")
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
     if args.before_samples is not None and checkpoint is None:
@@ -173,10 +182,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model(str(Path(args.output_dir) / "model"))
     if trainer.accelerator.is_main_process:
-        described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
-        for kept in (Path(args.output_dir) / "model", Path(args.output_dir) / BEST):
-            if kept.is_dir():
-                describe_model(kept, **described, trained_positions=args.trained_positions)
+        describe_kept(args.output_dir, about)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
     grey_after = grey_metrics("after", trainer, test_rows, evaluated) if args.grey_control and failed is None else {}
 
@@ -189,6 +195,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         controls = {control: metrics for control, metrics in measured.items() if metrics}
         beside = {"controls": controls or None, "after_failed": failed}
         summary = write_summary(args.output_dir, before, after, seconds, config, **beside)
+        describe_kept(args.output_dir, about, before, after, blind)
         if before:
             out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent", blind))
             for control, metrics in controls.items():
@@ -198,6 +205,8 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         folder = Path(args.output_dir)
         out.print(f"{seconds:.0f} s in all\nmodel        {folder / 'model'}\nsummary      {summary}")
         out.print(f"log          {folder / 'log.jsonl'}\ncompletions  {folder / 'completions'}")
+        if push is not None:
+            out.print(f"uploaded to {push.upload(Path(args.output_dir) / 'model')}")
 
     if failed is not None:
         raise DataError(

@@ -22,10 +22,12 @@ from trl import ModelConfig
 from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows
 from data_prep.verbs import annotate_missing
-from invert_rl.described import describe_model
+from invert_rl.account import account_of, describe_kept
+from invert_rl.described import differences_from
 from invert_rl.evaluation.before_after import evaluate_last, evaluate_once
-from invert_rl.evaluation.validation import BEST, Validation, fixed_part
+from invert_rl.evaluation.validation import Validation, fixed_part
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
+from invert_rl.hub import take_push
 from invert_rl.models import load_processor
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
@@ -58,6 +60,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     started = time.perf_counter()
     out = console()
     checkpoint = resume_point(args.output_dir, args.resume_from_checkpoint)
+    push = take_push(args)
 
     preset = args.preset()
 
@@ -125,6 +128,9 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     policy.start(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
+    about = account_of("sft_invert", args, model_args, name, evaluated, settings, pipeline, rows, test_rows)
+    for difference in differences_from(name, about, model_args.model_revision):
+        out.print(f"the start model was trained otherwise: {difference}", style="yellow")
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
 
     before = evaluate_once("before", trainer, test_rows, evaluated, options, reuse=checkpoint is not None)
@@ -135,10 +141,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     elif not toy:
         trainer.save_model(str(folder / "model"))
     if trainer.accelerator.is_main_process:
-        described = {"frames": asdict(settings), "windows": args.windows, "prompt": preset.description()}
-        for kept in (folder / "model", folder / BEST):
-            if kept.is_dir():
-                describe_model(kept, **described, trained_positions=args.trained_positions)
+        describe_kept(args.output_dir, about)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
 
     if trainer.accelerator.is_main_process:
@@ -152,6 +155,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
             {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()},
             after_failed=failed,
         )
+        describe_kept(args.output_dir, about, before, after)
         if before:
             out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
         for video, reason in quarantine.videos.items():
@@ -159,6 +163,8 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
         out.print(
             f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\nlog      {folder / 'log.jsonl'}"
         )
+        if push is not None:
+            out.print(f"uploaded to {push.upload(Path(args.output_dir) / 'model')}")
 
     if failed is not None:
         raise DataError(

@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from trl import ModelConfig, get_peft_config
 
 from data_prep.errors import DataError
+from invert_rl.described import describe_model
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.llavaction.data import Batches, RunData, SampleEncoder, SegmentStore, read_data
@@ -136,6 +137,9 @@ def train_arm(
     after = answer_all("after", trainer, encode, data)
     save_for_inference(trainer, processor, folder / "model", data.classes, build)
     if trainer.accelerator.is_main_process:
+        shown = {"perspective": run.perspective, "time_instruction": run.time_instruction}
+        shown |= {"prompt_style": run.prompt_style, "action_token": run.action_token}
+        describe_model(folder / "model", frames=asdict(frames), views=shown, trained_positions=run.trained_positions)
         left_out.write(folder / "quarantine.json")
         for name, reason in left_out.videos.items():
             out.print(f"left out: {name}: {reason}", style="yellow")

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PIPELINE_DIR = Path(__file__).parent / "pipeline"
 """The spaCy pipeline shipped with this library, used when no other is named."""
 
+SHIPPED = "shipped"
+"""What the pipeline of this library is called where a name is asked for."""
+
 UNUSED_COMPONENTS = ("parser", "ner", "senter", "entity_linker", "textcat")
 """Components of a named pipeline that verbs do not need."""
 
@@ -113,12 +116,12 @@ class VerbPipeline:
 
 
 def load_pipeline(name: str | None = None) -> VerbPipeline:
-    """The verb pipeline of that name, loaded once per process; without a name the one shipped here.
+    """The verb pipeline of that name, loaded once per process; without a name, or for "shipped", the one here.
 
     ``name`` is a spaCy package such as ``en_core_web_sm`` or a folder. Raises `RewardError` when it cannot be
     loaded or does not tag verbs.
     """
-    return _load(str(PIPELINE_DIR) if name is None else name)
+    return _load(str(PIPELINE_DIR) if name in (None, SHIPPED) else str(name))
 
 
 @functools.cache

@@ -6,16 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.rows import Row, split_windows
 from data_prep.verbs import annotate_verbs
-from invert_rl.described import description_of
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
-from invert_rl.evaluation.grounding import THRESHOLDS
 from invert_rl.evaluation.predictions import (
     Prediction,
     check_predictions,
@@ -23,7 +21,7 @@ from invert_rl.evaluation.predictions import (
     predictions_sidecar,
     read_predictions,
 )
-from invert_rl.evaluation.protocol import Protocol, compare_results, library_versions, protocol_id, protocol_line
+from invert_rl.evaluation.protocol import Protocol, compare_results, protocol_id, protocol_line
 from invert_rl.evaluation.scoring import (
     counts_of,
     highlights_of,
@@ -32,6 +30,7 @@ from invert_rl.evaluation.scoring import (
     per_window_metrics,
     score_answers,
 )
+from invert_rl.evaluation.scoring_protocol import scoring_protocol
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task, load_preset
 from invert_rl.tasks.options import (
     add_task_arguments,
@@ -40,23 +39,7 @@ from invert_rl.tasks.options import (
     pipeline_for,
     verb_options,
 )
-from rewards.verbs import verb_settings
-
-WINDOWS = {
-    "split": "one row per window",
-    "any": "best of several windows",
-    "all": "set IoU of all windows",
-}
-"""How a protocol line tells ``--windows``."""
-FRAME_FIELDS = {
-    "fps": float,
-    "min_frames": int,
-    "max_frames": int,
-    "total_pixels": int,
-    "min_pixels": int,
-    "max_pixels": int,
-}
-"""Fields of `FrameSettings` that are options here; the patch size is the model's."""
+from invert_rl.video.options import add_frame_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -105,12 +88,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
     model.add_argument("--cpu", action="store_true", help="do not use a GPU")
     model.add_argument(
-        "--transformers-positions", action="store_true", help="Qwen2.5-VL positions as transformers counts them"
+        "--transformers-positions",
+        action=argparse.BooleanOptionalAction,
+        help="Qwen2.5-VL positions as transformers counts them; default: as the model was trained",
     )
-    for name, kind in FRAME_FIELDS.items():
-        model.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, help="default: that of the training run, or the paper's"
-        )
+    add_frame_arguments(model)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -136,19 +118,15 @@ def run(args: argparse.Namespace) -> int:
     if pipeline is not None:
         rows = annotate_verbs(rows, pipeline)
     options = verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs)
-    protocol: Protocol = {
-        "data": {"name": args.data.name, "rows": len(rows), "sha256": sha256},
-        "scoring": {
-            "thresholds": list(THRESHOLDS),
-            "comparison": ">" if args.strict else ">=",
-            "windows": WINDOWS[args.windows],
-            "no_answer": "IoU 0 without an answer",
-            "verbs": f"{pipeline.name} {pipeline.version}".strip() if pipeline else None,
-            "verb_match": args.verb_match if pipeline else None,
-            **(verb_settings(args.verb_guard, args.ignore_verbs) if pipeline else {}),
-        },
-        "versions": library_versions(),
-    }
+    protocol = scoring_protocol(
+        {"name": args.data.name, "rows": len(rows), "sha256": sha256},
+        args.windows,
+        pipeline,
+        args.verb_match,
+        args.verb_guard,
+        args.ignore_verbs,
+        args.strict,
+    )
     if args.predictions is not None:
         protocol = _protocol_of_file(args.predictions, protocol)
     else:
@@ -198,28 +176,6 @@ def evaluation_result(
     result["protocol"] = protocol
     result["protocol_line"] = protocol_line(protocol)
     return result
-
-
-def frame_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Frame settings: those given, else what the model says of itself, else those of its run, else the paper's."""
-    from invert_rl.video.settings import FrameSettings
-
-    settings = {}
-    for field in fields(FrameSettings):
-        if field.name in FRAME_FIELDS:
-            assert field.default is not MISSING
-            settings[field.name] = field.default
-    summary = Path(args.model).parent / "summary.json"
-    described = description_of(args.model).get("frames", {})
-    if described:
-        settings |= {name: described[name] for name in FRAME_FIELDS if name in described}
-    elif Path(args.model).is_dir() and summary.is_file():
-        try:
-            trained = json.loads(summary.read_text(encoding="utf-8")).get("settings", {})
-        except json.JSONDecodeError as error:
-            raise DataError(f"{summary}: not valid JSON ({error.msg}); say all of --fps, … or delete it") from error
-        settings |= {name: trained[name] for name in FRAME_FIELDS if name in trained}
-    return settings | {name: getattr(args, name) for name in FRAME_FIELDS if getattr(args, name) is not None}
 
 
 def _rows_meant(rows: list[Row], predictions: Sequence[Prediction]) -> list[Row]:

@@ -12,7 +12,6 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows, write_rows
 from data_prep.verbs import annotate_missing
-from invert_rl.evaluation.command import FRAME_FIELDS, frame_options
 from invert_rl.evaluation.data import file_sha256
 from invert_rl.tasks import DEFAULT_TASKS, TASKS, load_preset
 from invert_rl.tasks.options import (
@@ -23,6 +22,7 @@ from invert_rl.tasks.options import (
     verb_options,
 )
 from invert_rl.tasks.rewards import reward_weights
+from invert_rl.video.options import add_frame_arguments, frame_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,12 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_verb_arguments(parser)
     parser.add_argument("--revision", help="of a hub checkpoint")
+    parser.add_argument(
+        "--transformers-positions",
+        action=argparse.BooleanOptionalAction,
+        help="Qwen2.5-VL positions as transformers counts them; default: as the model was trained",
+    )
     parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
     parser.add_argument("--cpu", action="store_true", help="do not use a GPU")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    for name, kind in FRAME_FIELDS.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=kind, help="default: that of the training run, or the paper's")
+    add_frame_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,7 +103,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         processor = load_processor(args.model, args.revision)
         frames = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
-        model = load_model(args.model, args.revision, dtype=args.dtype).to(state.device)
+        positions = not args.transformers_positions
+        model = load_model(args.model, args.revision, positions, dtype=args.dtype).to(state.device)
     except (CheckpointError, OSError, ValueError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
     folder = Path(args.model)
@@ -108,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
         "data": file_sha256(args.data),
         "model": model_sha256(folder) if folder.is_dir() else args.model,
         "frames": asdict(frames),
+        **({"positions": "transformers"} if args.transformers_positions else {}),
         "tasks": args.tasks,
         "prompt": preset.identity(),
         "windows": args.windows,

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,16 +18,17 @@ from transformers.utils.logging import disable_progress_bar
 from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
-from invert_rl.evaluation.command import frame_options
 from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.protocol import Protocol, model_sha256
 from invert_rl.evaluation.scoring import score_answers
+from invert_rl.evaluation.scoring_protocol import answering_protocol
 from invert_rl.models import CheckpointError, adapter_of, load_config, load_model, load_processor
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import Preset
+from invert_rl.video.options import frame_options
 from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
@@ -67,16 +67,9 @@ def predict_with_model(
         raise DataError(f"settings: {error}") from error
     made = {
         "model": _model_identity(args.model, config),
-        "prompt": preset.identity(),
-        "frames": asdict(settings),
-        "decoding": {
-            "method": "greedy",
-            "constraints": "none: no repetition penalty, n-gram, length or word list of the checkpoint",
-            "max_new_tokens": args.max_new_tokens,
-            "backend": backend,
-            "dtype": dtype,
-            "positions": "transformers" if args.transformers_positions else "trained",
-        },
+        **answering_protocol(
+            preset.identity(), settings, args.max_new_tokens, backend, dtype, not args.transformers_positions
+        ),
     }
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
     clips = Prefetcher(FrameStore(args.videos, settings, directory=args.store), workers)

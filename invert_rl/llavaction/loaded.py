@@ -13,6 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from data_prep.rows import Row
+from invert_rl.described import description_of, warn_if_silent
 from invert_rl.llavaction.data import Classes, SampleEncoder, SegmentStore, read_questions
 from invert_rl.llavaction.encode import ClipEncoder
 from invert_rl.llavaction.model import load_action_model, load_action_processor
@@ -47,6 +48,7 @@ def load_model(args: argparse.Namespace, **kwargs: Any) -> tuple[PreTrainedModel
     Raises `DataError` for a checkpoint that cannot be used.
     """
     settings = run_settings(args)
+    kwargs.setdefault("trained_positions", description_of(args.model).get("trained_positions", True))
     try:
         processor = load_action_processor(args.model)
         known = getattr(AutoConfig.from_pretrained(args.model), "action_token", None)
@@ -66,8 +68,15 @@ def load_model(args: argparse.Namespace, **kwargs: Any) -> tuple[PreTrainedModel
 
 
 def run_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Settings given on the command line, else those in the summary of the run whose ``model`` folder is meant."""
+    """Settings given on the command line, else what the model says of itself, else its run's summary beside it."""
+    described = description_of(args.model)
     summary = Path(args.model).parent / "summary.json"
-    found: dict[str, Any] = read_json(summary).get("settings", {}) if summary.is_file() else {}
+    found: dict[str, Any] = {}
+    if "views" in described:
+        found = {**described["frames"], **described["views"]}
+    else:
+        warn_if_silent(args.model)
+        if summary.is_file():
+            found = read_json(summary).get("settings", {})
     given = {name: getattr(args, name, None) for name in (*FRAMES, *VIEWS)}
     return found | {name: value for name, value in given.items() if value is not None}

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from invert_rl.described import description_of
 from invert_rl.loading import CheckpointError, load_pretrained, readable
-from invert_rl.models import check_source
+from invert_rl.models import check_source, load_model
 from invert_rl.video.clip import Clip
 from invert_rl.video.load import load_clip
 from invert_rl.video.ref import VideoRef
@@ -29,7 +30,12 @@ class VideoLLM:
         if getattr(self.processor, "chat_template", None) is None:
             raise CheckpointError(f"{name}: its processor has no chat template; use an instruction-tuned video LLM")
         place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = load_pretrained(AutoModelForImageTextToText, name, dtype="auto").to(place).eval()
+        described = description_of(name)
+        if "trained_positions" in described:  # a model of this library, which is asked as it was trained
+            model = load_model(name, trained_positions=described["trained_positions"], dtype="auto")
+        else:
+            model = load_pretrained(AutoModelForImageTextToText, name, dtype="auto")
+        self.model = model.to(place).eval()
         self.max_new_tokens = max_new_tokens
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, write_rows
 from invert_rl.cli import main
-from invert_rl.described import describe_model, description_of
+from invert_rl.described import describe_model, description_of, differences_from
 from invert_rl.tasks import load_preset
 
 
@@ -46,3 +47,50 @@ def test_folders_without_or_with_a_damaged_description(tmp_path: Path):
     (tmp_path / "invert_rl.json").write_text("[1]")
     with pytest.raises(DataError, match="expected an object, found list"):
         description_of(str(tmp_path))
+
+
+def test_positions_and_verbs_are_the_models_unless_they_are_given(tmp_path, world, tiny_qwen2_5, capsys, caplog):
+    data = tmp_path / "test.jsonl"
+    write_rows(read_rows(world / "train.jsonl")[:2], data)
+    model = tmp_path / "model"
+    shutil.copytree(tiny_qwen2_5, model)
+    command = ["evaluate", "--model", str(model), "--data", str(data), "--videos", str(world / "videos"), "--cpu"]
+    command += ["--max-new-tokens", "3", "--json", "--max-pixels", "6272", "--min-pixels", "3136", "--tasks", "vc"]
+
+    def protocol(name: str, *more: str) -> dict:
+        assert main([*command, "--output", str(tmp_path / f"{name}.jsonl"), *more]) == 0
+        return json.loads(capsys.readouterr().out)["protocol"]
+
+    with caplog.at_level(logging.WARNING):
+        silent = protocol("silent")
+    assert "does not say how it was trained" in caplog.text
+    assert silent["decoding"]["positions"] == "trained"
+    verbs = {"verb_pipeline": None, "verb_match": "any", "verb_guard": "none", "ignore_verbs": "aspectual"}
+    describe_model(model, frames={"fps": 1.0}, trained_positions=False, verbs=verbs)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        told = protocol("told")
+    assert "does not say" not in caplog.text
+    assert told["decoding"]["positions"] == "transformers"
+    assert (told["scoring"]["verb_match"], told["scoring"]["verb_guard"]) == ("any", "none")
+    given = protocol("given", "--no-transformers-positions", "--verb-match", "all", "--verb-pipeline", "shipped")
+    assert given["decoding"]["positions"] == "trained"
+    assert (given["scoring"]["verb_match"], given["scoring"]["verb_guard"]) == ("all", "none")
+
+
+def test_a_run_says_where_its_start_model_was_trained_otherwise(tmp_path):
+    preset = load_preset("think", ["tvg"])
+    known = {"frames": {"fps": 2.0, "max_pixels": 6272}, "prompt": preset.description(), "trained_positions": True}
+    describe_model(tmp_path, **known)
+    assert differences_from(str(tmp_path), known) == []
+    other = {
+        "frames": {"fps": 1.0, "max_pixels": 6272},
+        "prompt": load_preset("no_think", ["tvg"]).description(),
+        "trained_positions": False,
+    }
+    assert differences_from(str(tmp_path), other) == [
+        "fps 1.0 instead of 2.0",
+        "prompt no_think instead of think",
+        "trained_positions False instead of True",
+    ]
+    assert differences_from("some/hub-id", other) == []

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_prep.rows import Row, write_rows
+from invert_rl.cli import main
 from invert_rl.toy.make import make_world
 from invert_rl.video.store import FrameStore
 
@@ -35,6 +37,49 @@ def test_a_run_leaves_everything_it_promises(run_recipe, tiny, tmp_path):
     assert (run / "checkpoint-2").is_dir()
     assert len(list((run / "completions").glob("*.parquet"))) == 3
     assert json.loads((run / "quarantine.json").read_text()) == {}
+    assert not (run / "README.md").exists()  # TRL's draft
+
+
+def test_the_model_explains_itself_and_scores_the_same_elsewhere(run_recipe, tiny, tmp_path, capsys):
+    common = [*SMALL, "--model_name_or_path", tiny, "--max_steps", "1", "--save_strategy", "no"]
+    run_recipe("grpo_invert.py", *common, "--output_dir", "out", "--trained_positions", "false", "--verb_guard", "none")
+    run = tmp_path / "out"
+    summary = json.loads((run / "summary.json").read_text())
+    about = json.loads((run / "model" / "invert_rl.json").read_text())
+    assert about["results"]["after"] == summary["after"]
+    assert about["protocol"]["decoding"]["positions"] == "transformers"
+    assert about["run"]["rewards"]["tvg"] == {"format": 1.0, "iou": 1.0}
+    assert about["run"]["settings"]["num_generations"] == 4
+
+    card = (run / "model" / "README.md").read_text()
+    front = yaml.safe_load(card.split("---")[1])
+    assert front["library_name"] == "transformers"
+    for metric in ("mIoU", "R1@0.7", "VC"):
+        assert f"| {metric} | {summary['controls']['blind'].get(metric, 0):.1f} |" in card or metric == "R1@0.7"
+        assert f" {summary['before'][metric]:.1f} | {summary['after'][metric]:.1f} |" in card
+    assert "protocol " in card and "sha256" in card and "generated clips" in card
+    assert "None" not in card
+    assert str(tmp_path) not in card + json.dumps(about)
+
+    # in place, moved, and as a push would hand it on
+    staged = tmp_path / "staged"
+    assert main(["push", str(run / "model"), "--repo", "me/tiny", "--dry-run", str(staged)]) == 0
+    shutil.copytree(run / "model", tmp_path / "far" / "away")
+    results = []
+    test = summary["settings"]
+    for place in (run / "model", tmp_path / "far" / "away", staged):
+        capsys.readouterr()
+        command = ["evaluate", "--model", str(place), "--data", test["eval_data"], "--videos", test["video_root"]]
+        command += ["--tasks", "tvg", "vc", "ar", "vd", "--max-new-tokens", "6", "--cpu", "--windows", "split"]
+        assert main([*command, "--output", str(tmp_path / f"{len(results)}.jsonl"), "--json"]) == 0
+        results.append(json.loads(capsys.readouterr().out))
+    names = ("mIoU", "R1@0.3", "VC", "AR", "VD")
+    first = {name: results[0][name] for name in names}
+    assert [{name: result[name] for name in names} for result in results] == [first] * 3
+    assert first == pytest.approx({name: summary["after"][name] for name in names})
+    assert {result["protocol_line"].split(":")[0] for result in results} == {
+        next(line for line in card.splitlines() if line.startswith("protocol ")).split(":")[0]
+    }
 
 
 def test_default_runs_get_new_folders_and_named_ones_are_not_overwritten(run_recipe, tiny, tmp_path, capsys):

@@ -11,8 +11,8 @@ import pytest
 
 from data_prep.rows import read_rows, write_rows
 from invert_rl.cli import main
-from invert_rl.evaluation.command import frame_options
 from invert_rl.evaluation.model import default_output
+from invert_rl.video.options import frame_options
 
 FRAMES = ["--min-pixels", "3136", "--max-pixels", "6272", "--max-new-tokens", "8", "--cpu"]
 

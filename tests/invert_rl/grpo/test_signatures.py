@@ -27,6 +27,7 @@ GRPO = {
     "_compute_loss": ["self", "model", "inputs"],
     "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
     "log": ["self", "logs", "start_time"],
+    "create_model_card": ["self", "model_name", "dataset_name", "tags"],
     "training_step": ["self", "model", "inputs", "num_items_in_batch"],
     "_get_per_token_logps_and_entropies": [
         "self",
