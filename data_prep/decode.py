@@ -193,74 +193,112 @@ def decode_at(
 ) -> tuple[dict[int, Picture], VideoInfo]:
     """Decode the frames of these indices (into ``info.times``) and hand each, upright, to ``convert``.
 
-    ``convert`` receives uint8 (H, W, 3) RGB and its results come back by index. With ``to_end`` everything is
-    decoded, so that a file damaged anywhere is noticed; otherwise only from the key frame before the first
-    wanted frame to the last one. Also returned is what the file really holds: ``info`` itself, or, where
+    ``convert`` receives uint8 (H, W, 3) RGB and its results come back by index. Stretches between two key frames that
+    hold no wanted frame are skipped, so that a frame's time does not depend on where in the video it lies. With
+    ``to_end`` and nothing to skip everything is decoded, so that a file damaged anywhere is noticed; otherwise each
+    stretch only up to its last wanted frame. Also returned is what the file really holds: ``info`` itself, or, where
     decoding gave other frames than the packets promised, a corrected one, and then the pictures are void:
     choose the indices anew and call again. Raises `VideoError` where decoding stops half-way.
     """
     wanted = sorted(set(indices))
-    deadline = deadline or Deadline(info.name, None)
-    if not to_end:
-        begin = 0 if info.container in PTS_GUESSED else _seek_index(info, wanted[0])
-        pictures, pts, _ = _decode(path, info, wanted, begin, convert, to_end, deadline)
-        if pts == info.pts[begin : wanted[-1] + 1].tolist():
-            return pictures, info
-    pictures, pts, last_duration = _decode(path, info, wanted, 0, convert, True, deadline)
+    decoding = _Decoding(path, info, wanted, convert, deadline or Deadline(info.name, None))
+    starts = _starts(info)
+    stretches = (np.searchsorted(starts, wanted, side="right") - 1).tolist()
+    in_part = not to_end or len(set(stretches)) < len(starts)
+    if in_part and decoding.of_runs(_runs(wanted, stretches, starts)):
+        return decoding.pictures, info
+    decoding.pictures.clear()
+    pts, last_duration = decoding.of_all()
     found = as_decoded(info, pts, last_duration)
-    return (pictures if found is info else {}), found
+    return (decoding.pictures if found is info else {}), found
 
 
-def _decode(
-    path: str | os.PathLike[str],
-    info: VideoInfo,
-    wanted: Sequence[int],
-    begin: int,
-    convert: Callable[[np.ndarray], Picture],
-    to_end: bool,
-    deadline: Deadline,
-) -> tuple[dict[int, Picture], list[int], int]:
-    """Decode from index ``begin``: pictures by index, the pts in the order they came, the last's duration.
+def _starts(info: VideoInfo) -> list[int]:
+    """Indices of the frames that decoding can start at, the first frame among them."""
+    keys = [] if info.container in PTS_GUESSED else [pts for pts, _ in info.keyframes]
+    return np.union1d([0], np.searchsorted(info.pts, keys)).astype(int).tolist()
 
-    A frame's index is its place in the order of output, which is the order of presentation also where a
-    container (AVI) numbers the frames in the order of decoding.
+
+def _runs(wanted: Sequence[int], stretches: Sequence[int], starts: Sequence[int]) -> list[range]:
+    """What to decode: of each stretch with wanted frames, from its start to the last of them."""
+    runs: list[range] = []
+    before = -1
+    for index, stretch in zip(wanted, stretches, strict=True):
+        goes_on = bool(runs) and (stretch == before or index == runs[-1].stop)
+        runs.append(range(runs.pop().start if goes_on else starts[stretch], index + 1))
+        before = stretch
+    return runs
+
+
+class _Decoding:
+    """The wanted ``pictures`` of a file by index, as they are decoded.
+
+    A frame's index is its place in the order of output, which is the order of presentation also where a container (AVI)
+    numbers the frames in the order of decoding.
     """
-    pictures: dict[int, Picture] = {}
-    pts: list[int] = []
-    wanted_set, last_duration = set(wanted), 0
 
-    def progress() -> str:
-        return f"decoding stopped after {begin + len(pts)} of {info.frames} frames"
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        info: VideoInfo,
+        wanted: Sequence[int],
+        convert: Callable[[np.ndarray], Any],
+        deadline: Deadline,
+    ) -> None:
+        self.path = path
+        self.info = info
+        self.wanted = set(wanted)
+        self.convert = convert
+        self.deadline = deadline
+        self.pictures: dict[int, Any] = {}
+        # One converter without threads: each frame would otherwise start a pool, and a pool that a forked worker
+        # process inherits hangs it when the frame is freed.
+        self.converter = VideoReformatter()
 
-    # One converter without threads: each frame would otherwise start a pool, and a pool that a forked worker
-    # process inherits hangs it when the frame is freed.
-    converter = VideoReformatter()
-    with open_video(path, info.name) as (container, stream):
-        if begin:
-            start_pts, start_dts = next(key for key in info.keyframes if key[0] == info.pts[begin])
-            with reading(info.name, lambda: f"seeking to frame {begin} failed"):
-                container.seek(start_dts, stream=stream, backward=True)
-        for frame in each(container.decode(stream), info.name, progress):
-            deadline.check()
-            frame_pts = pts_of(frame, info.name)
-            if begin and frame_pts < start_pts:
+    def of_runs(self, runs: Sequence[range]) -> bool:
+        """Decode these stretches alone; False where the file gave other frames than its packets promised."""
+        with open_video(self.path, self.info.name) as (container, stream):
+            for run in runs:
+                if run.start:
+                    self._seek(container, stream, run.start)
+                pts = [pts for pts, _ in self._frames(container, stream, run)]
+                if pts != self.info.pts[run.start : run.stop].tolist():
+                    return False
+        return True
+
+    def of_all(self) -> tuple[list[int], int]:
+        """Decode the whole file: the times of its frames in ticks, in their order, and the last one's duration."""
+        with open_video(self.path, self.info.name) as (container, stream):
+            frames = list(self._frames(container, stream, None))
+        return [pts for pts, _ in frames], frames[-1][1] if frames else 0
+
+    def _seek(self, container: Any, stream: Any, index: int) -> None:
+        start_pts = self.info.pts[index]
+        dts = next(dts for pts, dts in self.info.keyframes if pts == start_pts)
+        with reading(self.info.name, lambda: f"seeking to frame {index} failed"):
+            container.seek(dts, stream=stream, backward=True)
+
+    def _frames(self, container: Any, stream: Any, run: range | None) -> Iterator[tuple[int, int]]:
+        """Time and duration in ticks of each frame of the run, or of the file; keeps the wanted pictures."""
+        name, index = self.info.name, run.start if run else 0
+        start_pts = self.info.pts[index] if index else None
+
+        def progress() -> str:
+            return f"decoding stopped after {index} of {self.info.frames} frames"
+
+        for frame in each(container.decode(stream), name, progress):
+            self.deadline.check()
+            pts = pts_of(frame, name)
+            if start_pts is not None and pts < start_pts:
                 continue
-            index = begin + len(pts)
-            pts.append(frame_pts)
-            last_duration = frame.duration or 0
-            if index in wanted_set:
-                with reading(info.name, progress):
-                    rgb = upright(picture_of(frame, converter), frame)
-                pictures[index] = convert(rgb)
-            if not to_end and index >= wanted[-1]:
-                break
-    return pictures, pts, last_duration
-
-
-def _seek_index(info: VideoInfo, index: int) -> int:
-    """Index of the last frame at or before ``index`` that decoding can start at."""
-    earlier = [pts for pts, _ in info.keyframes if pts <= info.pts[index]]
-    return int(np.searchsorted(info.pts, earlier[-1])) if earlier else 0
+            if index in self.wanted:
+                with reading(name, progress):
+                    rgb = upright(picture_of(frame, self.converter), frame)
+                self.pictures[index] = self.convert(rgb)
+            index += 1
+            yield pts, frame.duration or 0
+            if run and index >= run.stop:
+                return
 
 
 def pts_of(frame: Any, name: str) -> int:

@@ -18,7 +18,7 @@ from torch.utils.data import Sampler
 from invert_rl.curriculum import CurriculumRows
 from invert_rl.tasks import DEFAULT_TASKS, TASKS, get_task
 
-COIN, ORDER, REPLACEMENT, TARGET, SAMPLING, CURRICULUM, RATING = range(7)
+COIN, ORDER, REPLACEMENT, TARGET, SAMPLING, CURRICULUM, RATING, FRAMES = range(8)
 """Independent random streams under one seed."""
 
 

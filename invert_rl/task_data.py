@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.curriculum import curriculum_rows
+from invert_rl.frame_budgets import FrameBudgets
 from invert_rl.schedule import Draw, TaskSampler
 from invert_rl.tasks import TASKS, Task, messages
 from invert_rl.video.ref import VideoRef
@@ -41,10 +42,16 @@ class TaskDataset(Dataset):
     wording. Each takes the rows that it can be asked of (`Task.rows`: whole, or one per window); ``rows`` holds all of
     these. Rows must carry ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_verbs`) for tasks that
     need them; ``weight`` and ``from_round`` in ``meta`` are heeded (`invert_rl.curriculum`). Raises `DataError` for a
-    task that no row can serve.
+    task that no row can serve. ``budgets`` says which frames each draw may have; default: those of the settings.
     """
 
-    def __init__(self, rows: Sequence[Row], tasks: Mapping[str, Task] | Sequence[str]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        tasks: Mapping[str, Task] | Sequence[str],
+        budgets: FrameBudgets = FrameBudgets(),  # noqa: B008 (frozen)
+    ) -> None:
+        self.budgets = budgets
         if not rows:
             raise DataError("there are no rows to train on")
         self.tasks = dict(tasks) if isinstance(tasks, Mapping) else {name: TASKS[name] for name in tasks}
@@ -72,7 +79,11 @@ class TaskDataset(Dataset):
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
         task, row = self.tasks[draw.task], self.rows[draw.row]
-        return {"prompt": messages(task, row), **task.columns(row), "draw": draw}
+        return {"prompt": messages(task, row, self.video(draw)), **task.columns(row), "draw": draw}
+
+    def video(self, draw: Draw) -> VideoRef:
+        """What is shown for a draw, with the budgets of its own."""
+        return self.budgets(self.tasks[draw.task].video(self.rows[draw.row]), draw)
 
 
 class Lookahead:
@@ -106,7 +117,7 @@ class Lookahead:
         samples = [draw for draw in draws for _ in range(self.sampler.num_generations)]
         size = len(samples) // self.ranks
         mine = dict.fromkeys(samples[self.rank * size : (self.rank + 1) * size])
-        return list(dict.fromkeys(self.data.tasks[draw.task].video(self.data.rows[draw.row]) for draw in mine))
+        return list(dict.fromkeys(self.data.video(draw) for draw in mine))
 
 
 def _rounds(sampler: TaskSampler, first: int) -> Iterator[list[Draw]]:

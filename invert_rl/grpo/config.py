@@ -9,6 +9,7 @@ from trl import GRPOConfig
 
 from invert_rl.evaluation.settings import ValidationFields
 from invert_rl.fingerprint import ResumeFields
+from invert_rl.frame_budgets import FrameBudgets
 from invert_rl.grpo.options import check_grpo
 from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule
@@ -71,6 +72,16 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
     )
     verb_reward: str = field(
         default="binary", metadata={"help": "Verb reward (paper, Table 3).", "choices": ["binary", "cosine"]}
+    )
+    draw_max_frames: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Each training prompt's max_frames is drawn from these, by seed, round and row, for its whole "
+            "group (ParaVT: 4 to 64); default: max_frames."
+        },
+    )
+    draw_total_pixels: list[int] | None = field(
+        default=None, metadata={"help": "The same for total_pixels, drawn by itself; default: total_pixels."}
     )
     frame_store: str | None = field(
         default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}
@@ -174,7 +185,7 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
             choices, value = item.metadata.get("choices"), getattr(self, item.name)
             if choices and isinstance(value, str) and value not in choices:  # argparse does not look at a YAML's
                 raise ValueError(f"{item.name}: invalid choice: {value!r} (choose from {', '.join(choices)})")
-        self.frame_settings(image_patch_size=14)  # a number out of range is refused before anything is loaded
+        self.frame_budgets()  # a number out of range is refused before anything is loaded
         self.schedule()  # an unknown task or a p outside [0, 1] is refused before anything is loaded
         if self.num_completions_to_print is None:
             self.num_completions_to_print = self.prompts_logged
@@ -194,6 +205,15 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
         """Optimizer steps that share one generation round."""
         return max(1, self.steps_per_generation * self.num_iterations // self.gradient_accumulation_steps)
 
+    def frame_budgets(self) -> FrameBudgets:
+        """The frame budgets of training prompts; raises `ValueError` for one that is out of range, naming its field."""
+        for name in ("draw_max_frames", "draw_total_pixels"):
+            if not isinstance(getattr(self, name), list | None):
+                raise ValueError(f"{name} must be a list of whole numbers, found {getattr(self, name)!r}")
+        budgets = FrameBudgets(self._seed, tuple(self.draw_max_frames or ()), tuple(self.draw_total_pixels or ()))
+        budgets.check(self.frame_settings(image_patch_size=14))
+        return budgets
+
     def _check_save_steps(self) -> None:
         steps = self.save_steps
         if steps < 1:
@@ -211,5 +231,8 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
 
     def schedule(self) -> TaskSchedule:
         """The coin of this run; raises `ValueError` for an unknown task or a probability outside [0, 1]."""
-        seed = self.seed if self.data_seed is None else self.data_seed
-        return TaskSchedule(seed=seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
+        return TaskSchedule(seed=self._seed, tvg_probability=self.tvg_probability, tasks=tuple(self.tasks))
+
+    @property
+    def _seed(self) -> int:
+        return self.seed if self.data_seed is None else self.data_seed

@@ -118,7 +118,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         self.preset = args.preset() if preset is None else preset
         if args.inject_truth:
             check_injection(self.preset, args.tasks)
-        task_data = TaskDataset(rows, {name: self.preset.tasks[name] for name in args.schedule().possible})
+        tasks = {name: self.preset.tasks[name] for name in args.schedule().possible}
+        task_data = TaskDataset(rows, tasks, args.frame_budgets())
         if peft_config is None and not isinstance(model, PeftModel):
             without_autocast_in_float32(model, args)
         self.banned_ids = never_sampled_ids(processing_class)
@@ -241,7 +242,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
             raise VideoError(
                 f"{row.video} (row {row.id}, {task})",
                 f"the prompt has {len(prompt.input_ids)} tokens, more than max_prompt_length {limit}; raise the limit "
-                "or lower fps or total_pixels",
+                "or lower max_frames, fps or total_pixels",
             )
         return prompt
 

@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from invert_rl.tasks.base import Task
 
 
-def messages(task: Task, row: Row) -> list[dict[str, Any]]:
-    """The chat of ``task`` for ``row``, video first unless the task's preset puts the text first."""
-    content = [{"type": "video", "video": asdict(task.video(row))}, {"type": "text", "text": task.text(row)}]
+def messages(task: Task, row: Row, video: VideoRef | None = None) -> list[dict[str, Any]]:
+    """The chat of ``task`` for ``row``, video first unless the task's preset puts the text first.
+
+    ``video`` is what is shown; default: what the task shows of the row.
+    """
+    shown = asdict(task.video(row) if video is None else video)
+    content = [{"type": "video", "video": shown}, {"type": "text", "text": task.text(row)}]
     chat = [{"role": "user", "content": content if task.video_first else content[::-1]}]
     if task.system:
         chat.insert(0, {"role": "system", "content": [{"type": "text", "text": task.system}]})

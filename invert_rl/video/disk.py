@@ -77,8 +77,8 @@ def _sha256(path: Path, size: int, mtime_ns: int) -> str:
 
 
 def entry_path(directory: Path, settings: FrameSettings, ref: VideoRef) -> Path:
-    """The file of a clip: a folder per settings, and in it a name made from the reference."""
-    values = "_".join(str(value) for value in dataclasses.astuple(settings))
+    """The file of a clip: a folder per settings, its prompt's own among them, and in it a name made from the rest."""
+    values = "_".join(str(value) for value in dataclasses.astuple(ref.settings(settings)))
     parts = [ref.path, ref.start, ref.end, *(ref.clip or ())]
     digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     return directory / f"v{FORMAT}_{values}" / digest[:2] / f"{digest}.safetensors"

@@ -88,7 +88,7 @@ def decode_clip(
     is decoded. Times are the video's, which start at 0 where its clip does. Raises `VideoError` with the video's
     name and the reason.
     """
-    path = resolve(root, ref.path)
+    path, settings = resolve(root, ref.path), ref.settings(settings)
     deadline = Deadline(ref.path, timeout)
     info = list_frames(path, deadline, ref.path)
     for _ in range(3):

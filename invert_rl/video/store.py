@@ -70,7 +70,7 @@ class FrameStore:
             return clip
         whole = self._get(ref.whole, None)
         start, end = window_of(ref, whole.end)
-        part = cut(whole, start, end, self.settings)
+        part = cut(whole, start, end, ref.settings(self.settings))
         if part is not None:
             return part
         _, _, height, width = whole.frames.shape
@@ -85,7 +85,7 @@ class FrameStore:
         if whole is None:
             return None
         start, end = window_of(ref, whole.end)
-        return cut(whole, start, end, self.settings) or self._recall(replace(ref, start=start, end=end))
+        return cut(whole, start, end, ref.settings(self.settings)) or self._recall(replace(ref, start=start, end=end))
 
     def _recall(self, ref: VideoRef) -> Clip | None:
         with self._lock:

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from data_prep.rows import Row
+from invert_rl.frame_budgets import FrameBudgets
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule
 from invert_rl.task_data import Lookahead, TaskDataset
-from invert_rl.tasks import DEFAULT_TASKS, TASKS
+from invert_rl.tasks import DEFAULT_TASKS, video_of
 
 
 def same_weights(first: InvertGRPOTrainer, second: InvertGRPOTrainer) -> bool:
@@ -82,7 +83,7 @@ def test_lookahead_is_what_the_loader_gives_each_rank(rows, ranks, prompts, gene
     from accelerate.data_loader import BatchSamplerShard
     from torch.utils.data import BatchSampler
 
-    data = TaskDataset(rows, list(DEFAULT_TASKS))
+    data = TaskDataset(rows, list(DEFAULT_TASKS), FrameBudgets(5, max_frames=(4, 8, 16), total_pixels=(10**5, 10**6)))
     sampler = TaskSampler(TaskSchedule(seed=5, tvg_probability=0.5), data.usable_rows, prompts, generations, 2)
     expected: dict[int, dict[int, list]] = {rank: {} for rank in range(ranks)}
     for epoch in range(3):
@@ -91,7 +92,7 @@ def test_lookahead_is_what_the_loader_gives_each_rank(rows, ranks, prompts, gene
         for rank in range(ranks):
             for batch in BatchSamplerShard(batches, ranks, rank, even_batches=True):
                 draws: list[Draw] = list(dict.fromkeys(batch))
-                refs = [TASKS[draw.task].video(data.rows[draw.row]) for draw in draws]
+                refs = [video_of(data[draw]["prompt"]) for draw in draws]
                 expected[rank][draws[0].round] = list(dict.fromkeys(refs))
     rounds = 3 * sampler.rounds_per_epoch
     for rank in range(ranks):
