@@ -11,6 +11,7 @@ from data_prep.errors import DataError
 from invert_rl.errors import explain
 
 COMMANDS = {
+    "ask": ("invert_rl.ask_command", "ask a model when something happens in a video"),
     "convert": ("data_prep.convert.command", "turn official annotation files into rows"),
     "check-videos": ("data_prep.check_videos", "decode each video once and write a manifest"),
     "cache-frames": ("invert_rl.video.cache_frames", "decode the frames of a data set once, ahead of training"),
