@@ -114,10 +114,12 @@ class Grounder:
         return self.settings.max_frames / self.settings.fps
 
     @overload
-    def ask(self, video: str | os.PathLike[str], query: str, **kwargs: Any) -> Answer: ...
+    def ask(self, video: str | os.PathLike[str], query: str = "", **settings: Any) -> Answer: ...
 
     @overload
-    def ask(self, video: str | os.PathLike[str], query: Sequence[str], **kwargs: Any) -> list[Answer]: ...
+    def ask(
+        self, video: str | os.PathLike[str], query: list[str] | tuple[str, ...], **settings: Any
+    ) -> list[Answer]: ...
 
     def ask(
         self,
@@ -129,6 +131,7 @@ class Grounder:
         end: float | None = None,
         window: float | None = None,
         overlap: float = OVERLAP,
+        **unknown: Any,
     ) -> Answer | list[Answer]:
         """The model's answer to a query about a video file, or its answers to several queries, in their order.
 
@@ -146,6 +149,8 @@ class Grounder:
         Raises `VideoError` (a `DataError`) for a file that cannot be decoded and `DataError` for a query, task or part
         that cannot be asked.
         """
+        if unknown:
+            raise TypeError(f"ask: unknown setting {next(iter(unknown))!r}")
         queries = [query] if isinstance(query, str) else list(query)
         with self._lock:
             answers = self._answers(Path(video), queries, task, start, end, window, overlap)
