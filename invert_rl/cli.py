@@ -32,6 +32,7 @@ COMMANDS = {
     "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
     "audit-mqa": ("invert_rl.llavaction.audit_command", "what questions give away to who never looks (LLaVAction)"),
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
+    "plan": ("invert_rl.plan.command", "memory and time of a GRPO run, from config files alone"),
     "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
     "merge": ("invert_rl.merge_command", "one checkpoint of a LoRA adapter and its base"),
     "push": ("invert_rl.push_command", "a model folder onto the Hugging Face hub, or a dry run of it"),

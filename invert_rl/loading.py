@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import load_peft_weights
 from safetensors import SafetensorError
@@ -32,6 +33,9 @@ ADAPTER = re.compile(r"^base_model\.model\.|\.lora_(?:A|B|embedding_A|embedding_
 """What the names of an adapter's tensors hold, or of a model's that was saved with one inside."""
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+UNREADABLE = (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, StrictDataclassError)
+"""What libraries raise over a file that is not what its name says."""
 
 SHOWN = 5
 """Names of each kind that an error lists."""
@@ -178,7 +182,7 @@ def readable(name: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+    except (*UNREADABLE, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise CheckpointError(f"{name}: cannot be loaded: {_one_line(error)}{_remedy(name, error)}") from error

@@ -40,6 +40,7 @@ from invert_rl.grpo.rewards import reward_functions
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.hub import take_push
 from invert_rl.models import load_config, load_processor
+from invert_rl.plan.plan import plan_here
 from invert_rl.policy import load_policy
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
@@ -128,6 +129,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         raise DataError(f"reward_weights: {len(args.reward_weights)} weights for {len(rewards)} rewards")
 
     # model
+    plan = plan_here(args, model_args, name, rows)
     fingerprint = fingerprint_of(args, model_args, model=name, rows=len(rows), test_rows=len(test_rows))
     check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     processor = load_processor(name, model_args.model_revision)
@@ -173,6 +175,9 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
     for difference in differences_from(name, about, model_args.model_revision):
         out.print(f"the start model was trained otherwise: {difference}", style="yellow")
     out.print(f"{len(rows)} training rows, {len(test_rows)} test rows, model {name}, run folder {args.output_dir}")
+
+    if plan is not None:
+        out.print(plan.summary())
 
     if args.before_samples is not None and checkpoint is None:
         adopt_samples(args.before_samples, args.output_dir, test_rows, preset.tasks)

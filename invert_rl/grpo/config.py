@@ -164,6 +164,10 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
         default=None,
         metadata={"help": "Frozen vision tower: folder in which features are kept from run to run."},
     )
+    skip_plan: bool = field(
+        default=False,
+        metadata={"help": "On a GPU: start even what `invert-rl plan` finds too large for its memory."},
+    )
     toy_train_clips: int = field(default=800, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=200, metadata={"help": "Toy world only: test clips."})
     prompts_logged: int = field(default=0, metadata={"help": "Older name of num_completions_to_print, which wins."})
