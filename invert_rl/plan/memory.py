@@ -233,7 +233,7 @@ def layer_bytes(sizes: ModelSizes, wide: float, half: float) -> float:
 
 
 def passing_bytes(sizes: ModelSizes, wide: float, half: float) -> float:
-    """Bytes for each token while it passes a decoder layer of which nothing is kept: its feed-forward part is widest."""
+    """Bytes for each token in a decoder layer of which nothing is kept: the feed-forward part is widest."""
     return sizes.hidden * (wide + 4 + half) + 3 * sizes.inner * half
 
 
