@@ -1,11 +1,14 @@
-"""Many GRPO runs that differ in one thing, and their tables: the paper's ablations (Table 2, Fig. 5 and others).
+"""Many runs of a recipe that differ in one thing, and their tables: the paper's ablations (Table 2, Fig. 5 and others).
 
 Without arguments it runs them on the toy world (recipes/configs/toy/ablation.yaml), about an hour on two cores:
 
     python recipes/ablation.py --parallel 2
 
 Given again it goes on where it was stopped. With GPUs and data of your own, start from that file, name your config of
-recipes/grpo_invert.py in ``base`` and add ``--launcher "accelerate launch --config_file …"``.
+recipes/grpo_invert.py in ``base`` and add ``--launcher "accelerate launch --config_file …"``. The supervised systems'
+ablations (``recipe`` in their files) are in recipes/configs/planted, such as
+
+    python recipes/ablation.py --config recipes/configs/planted/actionvlm_ablation.yaml
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from invert_rl.ablation.execute import execute
 from invert_rl.ablation.guess import text_only_guess
 from invert_rl.ablation.plan import of_configurations, plan
 from invert_rl.ablation.plots import draw, require_matplotlib
+from invert_rl.ablation.recipes import recipe_named
 from invert_rl.ablation.table import lines_of, read_results, write_tables
 from invert_rl.runs import clear_errors, config_arguments, console, quiet_libraries
 from rewards.pipelines import load_pipeline
@@ -45,7 +49,7 @@ def main(config: AblationConfig, config_file: Path, command: str) -> int:
 
     # tables and plots of what there is
     runs = of_configurations(jobs)
-    results = read_results(runs)
+    results = read_results(runs, recipe_named(config.recipe))
     guess = None
     if any(table.text_only for table in tables) and results:
         used = results[0].settings

@@ -1,4 +1,4 @@
-"""What an ablation is: one base config, configurations that change a few fields of it, seeds, and tables to make."""
+"""What an ablation is: one recipe and base config, configurations that change a few fields of it, seeds, and tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ from typing import Any
 import yaml
 
 from data_prep.errors import DataError
+from invert_rl.ablation.recipes import RECIPES, AblatedRecipe, recipe_named
 
-VERB_TASKS = ("VC", "AR", "VD")
-VERBS = "verbs"
-"""The mean of VC, AR and VD."""
-METRICS = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "wrong_event", *VERB_TASKS, VERBS)
-"""Columns of every table, percent; wrong_event where rows know their video's events."""
 PLOTS = ("bars", "curve", "steps", "frontier", "none")
 
 
@@ -26,15 +22,18 @@ class AblationConfig:
     output_dir: str = field(
         default="runs/ablation", metadata={"help": "Folder of all runs; one that is there already is continued."}
     )
+    recipe: str = field(
+        default="grpo_invert", metadata={"help": "Recipe that is run, by the name of its file.", "choices": [*RECIPES]}
+    )
     base: str = field(
         default="grpo.yaml",
-        metadata={"help": "Config of recipes/grpo_invert.py that all runs share, relative to the ablation's YAML."},
+        metadata={"help": "Config of the recipe that all runs share, relative to the ablation's YAML."},
     )
     common: dict[str, Any] = field(default_factory=dict, metadata={"help": "Fields changed in all runs."})
     configurations: dict[str, Any] = field(
         default_factory=dict,
         metadata={
-            "help": "Name of each configuration and the fields of recipes/grpo_invert.py that it changes; "
+            "help": "Name of each configuration and the fields of the recipe that it changes; "
             "`without_rounds_of: NAME` gives it as many steps as that configuration has of TVG."
         },
     )
@@ -48,6 +47,10 @@ class AblationConfig:
     )
     tables: list[Any] = field(default_factory=list, metadata={"help": "Tables to make (`Table`)."})
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Seeds of every configuration."})
+    worlds: list[int] = field(
+        default_factory=list,
+        metadata={"help": "Generated worlds (planted_seed) on each of which every seed is run; default: the base's."},
+    )
     max_steps: int | None = field(
         default=None, metadata={"help": "Optimizer steps of every run; default: what the configs say."}
     )
@@ -69,8 +72,8 @@ class Table:
     title: str
     rows: tuple[str, ...]
     """Names of configurations."""
-    metrics: tuple[str, ...] = ("R1@0.3", "R1@0.5", "R1@0.7")
-    """What the plot shows; the table shows all of `METRICS`."""
+    metrics: tuple[str, ...] = RECIPES["grpo_invert"].shown
+    """What the plot shows."""
     plot: str = "bars"
     """"bars", "curve" (over ``x``), "steps" (over optimizer steps, from the runs' validation), "frontier" (the mean of
     VC, AR and VD over mIoU) or "none"."""
@@ -80,11 +83,14 @@ class Table:
     """Configuration that the others are compared with, seed by seed."""
     text_only: bool = False
     """Whether to add what the text alone allows (`invert_rl.ablation.guess`)."""
+    recipe: AblatedRecipe = RECIPES["grpo_invert"]
+    """The table shows all of its metrics."""
 
 
 def read_tables(config: AblationConfig) -> list[Table]:
     """The tables of a config; raises `DataError` for an unknown field, configuration, metric or plot."""
-    known = {item.name for item in fields(Table)}
+    known = {item.name for item in fields(Table)} - {"recipe"}
+    recipe = recipe_named(config.recipe)
     tables = []
     for number, given in enumerate(config.tables, start=1):
         where = f"tables, entry {number}"
@@ -93,12 +99,12 @@ def read_tables(config: AblationConfig) -> list[Table]:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
         }
-        table = Table(**values)
+        table = Table(**{"metrics": recipe.shown, **values, "recipe": recipe})
         used = [*table.rows, *([table.reference] if table.reference else [])]
         check_known(used, config.configurations, where)
-        unknown = [name for name in table.metrics if name not in METRICS]
+        unknown = [name for name in table.metrics if name not in recipe.metrics]
         if unknown:
-            raise DataError(f"{where}: metric {unknown[0]!r} is unknown; the metrics are {', '.join(METRICS)}")
+            raise DataError(f"{where}: metric {unknown[0]!r} is unknown; the metrics are {', '.join(recipe.metrics)}")
         if table.plot not in PLOTS:
             raise DataError(f"{where}: plot {table.plot!r} is unknown; use {', '.join(PLOTS)}")
         tables.append(table)

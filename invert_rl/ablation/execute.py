@@ -20,8 +20,13 @@ from tqdm import tqdm
 
 from data_prep.files import atomic_write
 from invert_rl.ablation.jobs import IDENTITY, SUMMARY, Job, write_config
+from invert_rl.ablation.recipes import RECIPES
 
 CONSOLE = "console.log"
+OUTCOME = ("mIoU", "VC", "AR", "VD")
+"""Metrics told of a run that has them."""
+CHECKPOINTS = ("checkpoint-*", "split_*/checkpoint-*")
+"""Where a run has them; PSFTR has a folder for each split of the classes."""
 POLL = 0.2
 """Seconds between two looks at the running processes."""
 
@@ -134,7 +139,7 @@ def _popen(words: Sequence[str], console: IO[bytes], lock: int) -> subprocess.Po
 
 def _options(job: Job, jobs: Sequence[Job]) -> list[str]:
     """Go on where a checkpoint is, else begin anew, with the answers before training if a sister run has them."""
-    if any(job.folder.glob("checkpoint-*")):
+    if any(path for pattern in CHECKPOINTS for path in job.folder.glob(pattern)):
         return ["--resume_from_checkpoint", "latest"]
     samples = job.folder / "samples_before.jsonl"
     sisters = [other.folder / samples.name for other in jobs if job.before and other.before == job.before]
@@ -153,8 +158,12 @@ def _options(job: Job, jobs: Sequence[Job]) -> list[str]:
 def _outcome(job: Job) -> str:
     summary = json.loads((job.folder / SUMMARY).read_text(encoding="utf-8"))
     before, after = summary["before"], summary["after"]
-    shown = [name for name in ("mIoU", "VC", "AR", "VD") if name in before and name in after]
-    return "".join(f"  {name} {before[name]:.1f} -> {after[name]:.1f}" for name in shown)
+    recipe = next((one for one in RECIPES.values() if one.script == job.recipe), RECIPES["grpo_invert"])
+    shown = [name for name in (*OUTCOME, recipe.metrics[0]) if name in before and name in after]
+    return "".join(
+        f"  {name} {recipe.scale * before[name]:.1f} -> {recipe.scale * after[name]:.1f}"
+        for name in dict.fromkeys(shown)
+    )
 
 
 def _last_line(job: Job) -> str:

@@ -10,7 +10,8 @@ import yaml
 
 from data_prep.files import atomic_write
 
-GRPO, SFT = "grpo_invert.py", "sft_invert.py"
+SFT = "sft_invert.py"
+"""The recipe of start models."""
 CONFIG = "config.yaml"
 """The fields of a run, in its folder."""
 SUMMARY = "summary.json"
@@ -37,6 +38,8 @@ class Job:
     """Folder of the job whose model this one starts from."""
     before: str | None = None
     """Jobs with the same value share their answers before training."""
+    world: int | None = None
+    """Number of the generated world, where an ablation names several."""
 
     @property
     def finished(self) -> bool:
@@ -46,7 +49,10 @@ class Job:
     @property
     def label(self) -> str:
         """How the job is called on the console."""
-        return f"{self.name}, seed {self.seed}" if self.recipe == GRPO else f"start model {self.name}"
+        if self.recipe == SFT:
+            return f"start model {self.name}"
+        world = "" if self.world is None else f", world {self.world}"
+        return f"{self.name}{world}, seed {self.seed}"
 
 
 def write_config(job: Job, folder: Path) -> Path:

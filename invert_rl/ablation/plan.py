@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,9 +16,9 @@ from trl import ModelConfig, TrlParser
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from invert_rl.ablation.config import AblationConfig, check_known, read_settings
-from invert_rl.ablation.jobs import GRPO, IDENTITY, SFT, Job, write_config
+from invert_rl.ablation.jobs import IDENTITY, SFT, Job, write_config
+from invert_rl.ablation.recipes import RECIPES, recipe_named
 from invert_rl.evaluation.protocol import model_sha256
-from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.schedule import TaskSchedule
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.toy.default import start_checkpoint
@@ -43,6 +44,9 @@ def plan(config: AblationConfig, folder: Path) -> list[Job]:
         raise DataError("the config has no configurations or no seeds; name some, as recipes/configs/toy/ablation.yaml")
     if config.parallel < 1:
         raise DataError(f"parallel must be at least 1, found {config.parallel}")
+    recipe = recipe_named(config.recipe)
+    if not recipe.trained_start and config.start_models:
+        raise DataError(f"start_models: {config.recipe} begins from random weights")
     names = list(config.configurations) if config.only is None else config.only
     check_known(names, config.configurations, "--only")
     base = {**read_settings(folder / config.base), **config.common}
@@ -54,27 +58,30 @@ def plan(config: AblationConfig, folder: Path) -> list[Job]:
     check_known([name for name in without.values() if name], config.configurations, "without_rounds_of")
     made = {start: _start_model(config, start, base, folder) for start in dict.fromkeys(starts.values()) if start}
     jobs = list(made.values())
-    for seed in config.seeds:
-        for name in names:
-            changed, model = changes[name], made.get(starts[name])
-            settings = {**base, **changed, "seed": seed}
-            if without[name]:
-                settings["max_steps"] = forward_steps({**base, **config.configurations[without[name]], "seed": seed})
-            if model is not None:
-                settings["model_name_or_path"] = str(model.folder / "model")
-            identity = {"recipe": GRPO, "settings": settings, "start": model.identity if model else _hash(settings)}
-            others = {key: value for key, value in changed.items() if key not in ONLY_TRAINING}
-            job = Job(
-                name,
-                seed,
-                Path(config.output_dir) / "runs" / name / f"seed_{seed}",
-                GRPO,
-                settings,
-                identity,
-                model.folder if model else None,
-                json.dumps([starts[name], others], sort_keys=True),
-            )
-            jobs.append(job)
+    for world, seed, name in product(config.worlds or [None], config.seeds, names):
+        changed, model = changes[name], made.get(starts[name])
+        settings = {**base, **changed, "seed": seed}
+        if world is not None:
+            settings["planted_seed"] = world
+        if without[name]:
+            settings["max_steps"] = forward_steps({**base, **config.configurations[without[name]], "seed": seed})
+        if model is not None:
+            settings["model_name_or_path"] = str(model.folder / "model")
+        start = model.identity if model else _hash(settings) if recipe.trained_start else RANDOM
+        others = {key: value for key, value in changed.items() if key not in ONLY_TRAINING}
+        place = f"seed_{seed}" if world is None else f"world_{world}_seed_{seed}"
+        job = Job(
+            name,
+            seed,
+            Path(config.output_dir) / "runs" / name / place,
+            recipe.script,
+            settings,
+            {"recipe": recipe.script, "settings": settings, "start": start},
+            model.folder if model else None,
+            json.dumps([starts[name], others], sort_keys=True) if recipe.trained_start else None,
+            world,
+        )
+        jobs.append(job)
     for job in jobs:
         check_settings(job)
         check_identity(job)
@@ -120,7 +127,8 @@ def _hash(settings: dict[str, Any]) -> str:
 
 def check_settings(job: Job) -> None:
     """Raise `DataError` if the job's recipe would refuse its settings."""
-    parser = TrlParser((InvertGRPOConfig if job.recipe == GRPO else InvertSFTConfig, ModelConfig))
+    known = {recipe.script: recipe.arguments for recipe in RECIPES.values()}
+    parser = TrlParser(known[job.recipe]() if job.recipe in known else (InvertSFTConfig, ModelConfig))
     said = StringIO()
     try:
         with redirect_stderr(said), TemporaryDirectory() as folder:
@@ -156,4 +164,4 @@ def check_identity(job: Job) -> None:
 
 def of_configurations(jobs: Sequence[Job]) -> list[Job]:
     """The jobs that are in the tables."""
-    return [job for job in jobs if job.recipe == GRPO]
+    return [job for job in jobs if job.recipe != SFT]

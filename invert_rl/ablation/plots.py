@@ -10,7 +10,8 @@ from textwrap import fill
 from typing import Any
 
 from data_prep.errors import DataError
-from invert_rl.ablation.config import VERBS, Table
+from invert_rl.ablation.config import Table
+from invert_rl.ablation.recipes import VERBS
 from invert_rl.ablation.table import Line, Result, statistic
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")

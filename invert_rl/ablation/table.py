@@ -15,10 +15,11 @@ from scipy import stats
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, read_json, read_jsonl
-from invert_rl.ablation.config import METRICS, VERB_TASKS, VERBS, Table
+from invert_rl.ablation.config import Table
 from invert_rl.ablation.jobs import LOG, SUMMARY, Job
+from invert_rl.ablation.recipes import GROUNDING, VERB_TASKS, VERBS, AblatedRecipe, recipe_named
 
-START, TEXT_ONLY = "start", "text only"
+START, TEXT_ONLY, TRIVIAL = "start", "text only", "trivial rule"
 CONFIDENCE = 0.95
 EVAL = "eval/"
 
@@ -35,6 +36,10 @@ class Result:
     settings: Mapping[str, Any]
     curve: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """Metrics by optimizer step, where the run validated itself."""
+    world: int | None = None
+    """Number of the generated world, where an ablation names several."""
+    trivial: Mapping[str, float] = field(default_factory=dict)
+    """What a fixed rule gets on the run's test data, where the recipe says it."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,10 @@ class Line:
     metrics: Mapping[str, Statistic]
 
 
-def read_results(jobs: Sequence[Job]) -> list[Result]:
-    """Results of the jobs that are finished; raises `DataError` for a summary without metrics."""
+def read_results(jobs: Sequence[Job], recipe: AblatedRecipe | None = None) -> list[Result]:
+    """Results of the jobs of ``recipe`` (default: GRPO) that are finished; raises `DataError` for a summary without
+    metrics."""
+    recipe = recipe or recipe_named("grpo_invert")
     results = []
     for job in jobs:
         if not job.finished:
@@ -81,10 +88,21 @@ def read_results(jobs: Sequence[Job]) -> list[Result]:
         summary = read_json(job.folder / SUMMARY)
         if not summary.get("after"):
             raise DataError(f"{job.folder / SUMMARY}: has no metrics; give the runs eval_data")
-        before, after = with_verbs(summary["before"]), with_verbs(summary["after"])
+        before, after, trivial = (
+            with_verbs(in_percent(summary.get(name) or {}, recipe)) for name in ("before", "after", "trivial")
+        )
         curve = read_curve(job.folder / LOG)
-        results.append(Result(job.name, job.seed, before, after, summary["seconds"], summary["settings"], curve))
+        results.append(
+            Result(
+                job.name, job.seed, before, after, summary["seconds"], summary["settings"], curve, job.world, trivial
+            )
+        )
     return results
+
+
+def in_percent(metrics: Mapping[str, Any], recipe: AblatedRecipe) -> dict[str, float]:
+    """The metrics that the recipe's tables have, in percent."""
+    return {name: recipe.scale * metrics[name] for name in recipe.metrics if name in metrics}
 
 
 def with_verbs(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -98,7 +116,7 @@ def read_curve(log: Path) -> dict[int, dict[str, float]]:
     curve: dict[int, dict[str, float]] = {}
     for _, entry in read_jsonl(log) if log.is_file() else ():
         found = {name.removeprefix(EVAL): value for name, value in entry.items() if name.startswith(EVAL)}
-        if found.keys() & set(METRICS):
+        if found.keys() & set(GROUNDING):
             curve.setdefault(int(entry["step"]), {}).update(with_verbs(found))
     return curve
 
@@ -115,46 +133,55 @@ def lines_of(table: Table, results: Sequence[Result], guess: Mapping[str, float]
     Configurations without a finished run are left out. Start models that answered alike share one line. A difference
     to the reference is taken seed by seed, over the seeds that both have.
     """
-    known = {name: statistic([guess[name]]) for name in METRICS if name in guess} if guess else {}
+    columns = table.recipe.metrics
+    known = {name: statistic([guess[name]]) for name in columns if name in guess} if guess else {}
     lines = [Line(TEXT_ONLY, "guess", known)] if known else []
     of_name = {name: [result for result in results if result.name == name] for name in table.rows}
     present = [name for name in table.rows if of_name[name]]
     starts: dict[str, tuple[list[str], dict[str, Statistic]]] = {}
-    for name in present:
+    rules = {result.world: result.trivial for name in present for result in of_name[name] if result.trivial}
+    if rules:
+        lines.append(Line(TRIVIAL, "guess", _statistics(list(rules.values()), columns)))
+    for name in present if table.recipe.trained_start else ():
         answers = [result.before for result in of_name[name]]
         alike = all(values == answers[0] for values in answers)  # one start model, asked once: no error to speak of
-        before = _statistics(answers[:1] if alike else answers)
+        before = _statistics(answers[:1] if alike else answers, columns)
         key = str(sorted((metric, round(value.mean, 6)) for metric, value in before.items()))
         starts.setdefault(key, ([], before))[0].append(name)
     for names, before in starts.values():
         lines.append(Line(START if len(starts) == 1 else f"{START} of {', '.join(names)}", "before", before))
-    lines += [Line(name, "after", _statistics([result.after for result in of_name[name]])) for name in present]
-    base = {result.seed: result.after for result in results if result.name == table.reference}
+    lines += [Line(name, "after", _statistics([result.after for result in of_name[name]], columns)) for name in present]
+    base = {(result.world, result.seed): result.after for result in results if result.name == table.reference}
     for name in present:
-        pairs = [(result.after, base[result.seed]) for result in of_name[name] if result.seed in base]
+        pairs = [
+            (result.after, base[result.world, result.seed])
+            for result in of_name[name]
+            if (result.world, result.seed) in base
+        ]
         if name == table.reference or not pairs:
             continue
         shared = [
-            {key: mine[key] - other[key] for key in METRICS if key in mine and key in other} for mine, other in pairs
+            {key: mine[key] - other[key] for key in columns if key in mine and key in other} for mine, other in pairs
         ]
-        lines.append(Line(f"{name} − {table.reference}", "difference", _statistics(shared)))
+        lines.append(Line(f"{name} − {table.reference}", "difference", _statistics(shared, columns)))
     return lines
 
 
-def _statistics(metrics: Sequence[Mapping[str, float]]) -> dict[str, Statistic]:
+def _statistics(metrics: Sequence[Mapping[str, float]], columns: Sequence[str]) -> dict[str, Statistic]:
     """Of the metrics that all have."""
     return {
         name: statistic([values[name] for values in metrics])
-        for name in METRICS
+        for name in columns
         if all(name in values for values in metrics)
     }
 
 
 def as_markdown(table: Table, lines: Sequence[Line]) -> str:
     """The table as GitHub Markdown, percent: mean ± standard error, differences with their 95 % intervals."""
-    rows = [f"| {' | '.join(['', *METRICS, 'seeds'])} |", f"|---|{'---:|' * (len(METRICS) + 1)}"]
+    columns = [name for name in table.recipe.metrics if any(name in line.metrics for line in lines)]
+    rows = [f"| {' | '.join(['', *columns, 'runs'])} |", f"|---|{'---:|' * (len(columns) + 1)}"]
     for line in lines:
-        values = [line.metrics.get(name) for name in METRICS]
+        values = [line.metrics.get(name) for name in columns]
         different = line.when == "difference"
         cells = ["" if value is None else value.as_difference() if different else str(value) for value in values]
         seeds = max((value.n for value in line.metrics.values()), default=0)
@@ -173,7 +200,7 @@ def write_tables(
     seconds = sum(result.seconds for result in results)
     note = (
         f"{len(results)} of {expected} runs, {seconds:.0f} s of runs in all; percent, mean ± standard error over "
-        "seeds; differences seed by seed with 95 % intervals by Student's t, not corrected for how many there are."
+        "runs; differences run by run with 95 % intervals by Student's t, not corrected for how many there are."
     )
     texts = [as_markdown(table, lines) for table, lines in tables.items()]
     with atomic_write(folder / "table.md") as out:

@@ -98,6 +98,30 @@ def test_every_configuration_and_seed_runs_once_and_never_again(tmp_path, start,
     assert len(calls(tmp_path)) == 4
 
 
+def test_supervised_recipes_run_every_seed_on_every_world(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"max_steps": 5, "use_cpu": True, "width": 32}))
+    given = AblationConfig(
+        recipe="train_psftr",
+        base="base.yaml",
+        output_dir=str(tmp_path / "out"),
+        configurations={"all": {}, "ce": {"class_loss": "ce"}},
+        worlds=[0, 4],
+        seeds=[1, 2],
+    )
+    jobs = plan(given, tmp_path)
+    assert len({job.folder for job in jobs}) == len(jobs) == 8
+    assert {(job.name, job.settings["planted_seed"], job.settings["seed"]) for job in jobs} == {
+        (name, world, seed) for name in ("all", "ce") for world in (0, 4) for seed in (1, 2)
+    }
+    assert all(job.before is None and job.recipe == "train_psftr.py" for job in jobs)
+    given.configurations = {"all": {"class_loss": "hinge"}}
+    with pytest.raises(DataError, match="all, world 0, seed 1: .*class_loss must be one of focal, ce"):
+        plan(given, tmp_path)
+    given.recipe = "train_nothing"
+    with pytest.raises(DataError, match="'train_nothing' is none of grpo_invert, train_actionvlm"):
+        plan(given, tmp_path)
+
+
 def test_answers_before_training_are_shared_by_runs_that_differ_in_training_only(tmp_path, start, recipes):
     configurations = {"only-tvg": {"tasks": ["tvg"], "tvg_probability": 1.0}, "all": {}, "blank": {"blank_video": True}}
     run(plan(config(tmp_path, start, configurations=configurations), tmp_path), recipes)

@@ -14,8 +14,19 @@ from scipy import stats
 
 from data_prep.errors import DataError
 from invert_rl.ablation import plots
-from invert_rl.ablation.config import METRICS, AblationConfig, Table, read_tables
-from invert_rl.ablation.table import Result, as_markdown, lines_of, read_curve, statistic, write_tables
+from invert_rl.ablation.config import AblationConfig, Table, read_tables
+from invert_rl.ablation.jobs import Job
+from invert_rl.ablation.recipes import GROUNDING as METRICS
+from invert_rl.ablation.recipes import RECIPES
+from invert_rl.ablation.table import (
+    Result,
+    as_markdown,
+    lines_of,
+    read_curve,
+    read_results,
+    statistic,
+    write_tables,
+)
 
 TABLE = Table("tasks", "Tasks", ("only-tvg", "all"), reference="only-tvg")
 
@@ -115,9 +126,39 @@ def test_files_agree_with_each_other(tmp_path):
 
 
 def test_a_metric_that_a_run_lacks_is_an_empty_cell():
-    lacking = [Result(r.name, r.seed, {"mIoU": 1.0}, {"mIoU": 2.0}, 1.0, {}) for r in results()]
-    row = as_markdown(TABLE, lines_of(TABLE, lacking)).splitlines()[5]
+    lacking = [
+        Result(r.name, r.seed, {"mIoU": 1.0}, {"mIoU": 2.0}, 1.0, {}) if r.name == "only-tvg" else r for r in results()
+    ]
+    rows = as_markdown(TABLE, lines_of(TABLE, lacking)).splitlines()
+    row = next(row for row in rows if row.startswith("| only-tvg |"))
     assert re.fullmatch(r"\| only-tvg \| 2\.0 ± 0\.0 \|(  \|){8} 3 \|", row), row
+
+
+def test_a_metric_that_no_run_has_is_no_column():
+    lacking = [Result(r.name, r.seed, {"mIoU": 1.0}, {"mIoU": 2.0}, 1.0, {}) for r in results()]
+    assert as_markdown(TABLE, lines_of(TABLE, lacking)).splitlines()[2] == "|  | mIoU | runs |"
+
+
+def test_detection_is_in_percent_beside_the_fixed_rule_of_each_world(tmp_path):
+    jobs = []
+    for world, seed, value in ((0, 0, 0.5), (0, 1, 0.7), (1, 0, 0.6)):
+        folder = tmp_path / f"{world}{seed}"
+        folder.mkdir()
+        summary = {
+            "before": {"average_mAP": 0.0},
+            "after": {"average_mAP": value, "mAP@0.3": 0.9, "n": 40},
+            "trivial": {"average_mAP": 0.2 + 0.1 * world, "rule": "nearest"},
+            "seconds": 1.0,
+            "settings": {},
+        }
+        (folder / "summary.json").write_text(json.dumps(summary))
+        jobs.append(Job("all", seed, folder, "train_psftr.py", {}, {}, world=world))
+    recipe = RECIPES["train_psftr"]
+    table = Table("t", "T", ("all",), recipe=recipe)
+    lines = lines_of(table, read_results(jobs, recipe))
+    assert [line.name for line in lines] == ["trivial rule", "all"]  # random weights make no line
+    assert lines[0].metrics["average_mAP"].mean == pytest.approx(25.0) and lines[0].metrics["average_mAP"].n == 2
+    assert lines[1].metrics["average_mAP"].mean == pytest.approx(60.0) and lines[1].metrics["average_mAP"].n == 3
 
 
 @pytest.mark.parametrize(
