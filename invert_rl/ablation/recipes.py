@@ -15,6 +15,9 @@ VERBS = "verbs"
 GROUNDING = ("mIoU", "R1@0.3", "R1@0.5", "R1@0.7", "wrong_event", *VERB_TASKS, VERBS)
 DETECTION = ("average_mAP", *(f"mAP@0.{tenth}" for tenth in range(1, 8)))
 
+GROUPS = tuple(f"{group}/{name}" for group in ("ambiguous", "clear") for name in ("average_mAP", "mLA"))
+"""Of ActionVLM's generated classes."""
+
 
 @dataclass(frozen=True)
 class AblatedRecipe:
@@ -63,7 +66,9 @@ RECIPES = {
     "grpo_invert": AblatedRecipe(
         "grpo_invert.py", GROUNDING, ("R1@0.3", "R1@0.5", "R1@0.7"), _grpo, trained_start=True
     ),
-    "train_actionvlm": AblatedRecipe("train_actionvlm.py", (*DETECTION, "LAP"), DETECTION[:1], _actionvlm, 100.0),
+    "train_actionvlm": AblatedRecipe(
+        "train_actionvlm.py", (*DETECTION, *GROUPS, "LAP"), DETECTION[:1], _actionvlm, 100.0
+    ),
     "train_psftr": AblatedRecipe("train_psftr.py", (*DETECTION, "seen_average_mAP"), DETECTION[:1], _psftr, 100.0),
     "distill_wtal": AblatedRecipe("distill_wtal.py", DETECTION, DETECTION[:1], _wtal, 100.0),
 }

@@ -48,8 +48,9 @@ class PSFTRConfig:
     """Each decoder layer refines the segments of the one before [C]; if not, the last layer predicts them."""
     auxiliary: bool = False
     """Losses on the outputs of every decoder layer, not only of the last [R GAP: off]."""
-    class_loss: str = "focal"
-    """``focal`` (alpha and gamma of Table 5) or ``ce`` (eq. 7's text); for matching, too."""
+    class_loss: str = "ce"
+    """``ce``: cross-entropy of the matched queries, as eq. 7's text has it; Table 5's alpha and gamma are then eq. 9's.
+    ``focal``: over all queries; at the scale of 100 it drowns the other losses (docs/psftr.md). For matching, too."""
     match_on: str = "class"
     """Class cost of the matching: ``class`` (eq. 7) or ``actionness``, which knows no class."""
     class_weight: float = 2.0

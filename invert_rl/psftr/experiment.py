@@ -115,7 +115,7 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
 
     def videos(database: dict[str, Any], subset: str, classes: Sequence[str]) -> list[Video]:
         where = f"{args.annotations}, {len(classes)} classes"
-        return videos_of(database, where, features, subset, classes, args.rescale, left_out=left_out)
+        return videos_of(database, where, features, subset, classes, args.rescale, "nearest", left_out)
 
     def test_set(classes: tuple[str, ...]) -> DetectionSet:
         database = of_classes(everything, classes)

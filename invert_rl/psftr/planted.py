@@ -1,9 +1,10 @@
 """The embedded default: generated features whose classes share attributes, so that unseen classes can be reached.
 
 A class is the sum of two attribute vectors; the class text is that vector. Unseen classes are new pairs of attributes
-that seen classes have with others, as "throw discus" and "hammer throw" share words. An action shows its attributes one
-after the other, turned by a map that must be learned from the seen classes; background shows scenes, and single
-attributes, of which no row of its own says that it is no action.
+that seen classes have with others, as "throw discus" and "hammer throw" share words. An action begins and ends with the
+same movement whatever its class and shows its attributes one after the other in between, all turned by a map that must
+be learned from the seen classes. Background shows the same: scenes, the movements, single attributes and whole pairs,
+mostly that of the video's action, but never between the two movements: only its context tells an action.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import numpy as np
 import torch
 
 from invert_rl.psftr.splits import make_splits, write_splits
-from invert_rl.psftr.text import DEFAULT_PROMPT, write_text
+from invert_rl.psftr.text import DEFAULT_PROMPT, PROMPTS, write_text
 from invert_rl.tal.data import Video
-from invert_rl.tal.planted import PlantedSettings, PlantedWorld, free_stretches, plant, write_world
+from invert_rl.tal.planted import PlantedSettings, PlantedWorld, free_stretches, plant, unit_vectors, write_world
 from invert_rl.tal.trivial import best_rule, smoothed
 
 if TYPE_CHECKING:
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
 ATTRIBUTES = 6
 """Attribute vectors; 15 classes are their pairs."""
 SCENES = 6
-STRETCHES = 6
+STRETCHES = 8
 """Stretches of background, at most, that show something."""
-LONE = 0.6
-"""Share of them that show an attribute alone, the others a scene."""
-WORLD = PlantedSettings(train_videos=128, test_videos=96, lengths=(6, 20), strength=8.0, one_class=True)
+SHARES = (0.6, 0.1, 0.1, 0.1, 0.1)
+"""Of them, the shares that show the pair of the video's first action, any pair, one attribute, the movement of a
+border, a scene."""
+EDGE = 3
+"""Rows of an action's beginning and of its end."""
+PROMPT_SHARE = 0.5
+"""Length of what the prompts of Table 4 but the method's add to all their texts, which have length 1."""
+WORLD = PlantedSettings(train_videos=192, test_videos=128, lengths=(10, 20), strength=8.0, one_class=True)
 
 
 def attribute_vectors(seed: int, attributes: int, width: int) -> np.ndarray:
@@ -58,21 +64,29 @@ def mapped_world(settings: PlantedSettings) -> PlantedWorld:
     rng = np.random.default_rng([settings.seed, 13])
     turn = np.linalg.qr(rng.standard_normal((settings.width, settings.width)))[0]
     shown = attribute_vectors(settings.seed, ATTRIBUTES, settings.width) @ turn
-    both = np.concatenate([shown, rng.standard_normal((SCENES, settings.width))])
-    scenes = np.linalg.qr(both.T)[0].T[ATTRIBUTES:]  # at right angles to all attributes
+    both = np.concatenate([shown, rng.standard_normal((SCENES + 2, settings.width))])
+    begins, ends, *scenes = np.linalg.qr(both.T)[0].T[ATTRIBUTES:]  # at right angles to all attributes
     pairs = attribute_pairs(ATTRIBUTES)
+
+    def halves(rows: np.ndarray, label: int) -> None:
+        first, last = pairs[label]
+        rows[: len(rows) // 2] += settings.strength * shown[first]
+        rows[len(rows) // 2 :] += settings.strength * shown[last]
 
     def paint(
         rng: np.random.Generator, features: np.ndarray, second: np.ndarray, segments: np.ndarray, labels: np.ndarray
     ) -> None:
         for (start, end), label in zip(segments, labels, strict=True):
-            first, last = pairs[label]
-            middle = (start + end) // 2
-            features[start:middle] += settings.strength * shown[first]
-            features[middle:end] += settings.strength * shown[last]
-        for start, end in free_stretches(rng, len(features), segments, STRETCHES, (3, 10)):
-            look = shown[rng.integers(0, ATTRIBUTES)] if rng.random() < LONE else scenes[rng.integers(0, SCENES)]
-            features[start:end] += settings.strength * look
+            features[start : start + EDGE] += settings.strength * begins
+            halves(features[start + EDGE : end - EDGE], label)
+            features[end - EDGE : end] += settings.strength * ends
+        for start, end in free_stretches(rng, len(features), segments, STRETCHES, (4, 12)):
+            kind = rng.choice(len(SHARES), p=SHARES)
+            if kind < 2:
+                halves(features[start:end], int(rng.integers(0, len(pairs)) if kind else labels[0]))
+            else:
+                looks = (shown, np.stack([begins, ends]), np.stack(scenes))[kind - 2]
+                features[start:end] += settings.strength * looks[rng.integers(0, len(looks))]
 
     return plant(settings, attribute_directions(settings.seed, ATTRIBUTES, settings.width), paint)
 
@@ -84,8 +98,12 @@ def write_attribute_world(
     settings = replace(settings, seed=seed)
     world = mapped_world(settings)
     write_world(world, folder)
-    text = torch.from_numpy(world.directions).float()
-    write_text(folder / "text.safetensors", world.classes, {DEFAULT_PROMPT: text}, model="attributes")
+    rng = np.random.default_rng([seed, 29])
+    texts = {}
+    for prompt in PROMPTS:  # the method's has the class alone, the others a vector of their own beside it
+        own = 0.0 if prompt == DEFAULT_PROMPT else PROMPT_SHARE
+        texts[prompt] = torch.from_numpy(world.directions + own * unit_vectors(rng, 1, settings.width)).float()
+    write_text(folder / "text.safetensors", world.classes, texts, model="attributes")
     write_splits(folder / "splits", make_splits(world.classes, share, splits, seed))
 
 
@@ -95,7 +113,8 @@ def trivial(
     """What fixed rules give on the unseen classes (see `best_rule`).
 
     ``text``: the product of rows and class texts. ``map``: the same after a ridge regression from the mean features of
-    seen classes to their texts.
+    seen classes to their texts. ``map of foreground``: these times what a ridge regression gives each row for being of
+    an action of any class.
     """
     means: list[np.ndarray] = []
     texts: list[np.ndarray] = []
@@ -107,11 +126,20 @@ def trivial(
     outside = np.concatenate([_rows_of(one, None) for one in data.slices]).mean(axis=0)
     seen, wanted = np.stack(means) - outside, np.stack(texts)
     learned = np.linalg.solve(seen.T @ seen + np.eye(seen.shape[1]), seen.T @ wanted)  # (D, d)
+    inside = np.concatenate([_rows_of(one, label) for one in data.slices for label in set(one.labels.tolist())])
+    background = np.concatenate([_rows_of(one, None) for one in data.slices])
+    table = np.concatenate([inside, background]) - outside
+    target = np.r_[np.ones(len(inside)), np.zeros(len(background))]
+    action = np.linalg.solve(table.T @ table + np.eye(table.shape[1]), table.T @ target)  # (D,)
     rows = {video.video: video.features[:].numpy() for video in test.videos}
     text = test.text.numpy()
     found = {
         "text": {video: values @ text.T for video, values in rows.items()},
         "map": {video: (values - outside) @ learned @ text.T for video, values in rows.items()},
+    }
+    found["map of foreground"] = {
+        video: np.maximum(scores, 0) * smoothed(np.maximum((rows[video] - outside) @ action, 0)[:, None])
+        for video, scores in found["map"].items()
     }
     rules = {}
     for name, scores in found.items():

@@ -57,7 +57,9 @@ class PSFTRArguments(FeatureArguments):
         default=0.0, metadata={"help": "Epochs between evaluations, the best of which is named beside; 0: none."}
     )
 
-    rescale: int | None = field(default=None, metadata={"help": "Resize every video to so many rows."})
+    rescale: int | None = field(
+        default=None, metadata={"help": "Resize every video to so many rows, taking the nearest [R GAP]."}
+    )
     slice_size: int | None = field(default=128, metadata={"help": "Rows of a slice; null: whole videos."})
     slice_overlap: float = field(default=0.75, metadata={"help": "Share that training slices overlap by."})
     inference_slice_overlap: float = field(default=0.25, metadata={"help": "The same of test slices."})

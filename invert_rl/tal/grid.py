@@ -15,7 +15,7 @@ from invert_rl.tal.align import roi_align_1d
 
 Times = TypeVar("Times", float, np.ndarray, Tensor)
 
-RESIZE_MODES = ("actionformer", "opentad")
+RESIZE_MODES = ("actionformer", "opentad", "nearest")
 """How resized features map to seconds: half a row apart."""
 LENGTH_TOLERANCE = 2.0
 """Rows by which features may miss the length that the video's duration promises, …"""
@@ -82,9 +82,10 @@ class Grid:
         """The grid of features of ``rows`` rows resized to ``size`` (see `resize`).
 
         ``actionformer``: stride ``((rows - 1) * stride + clip) / size``, rows put at their middle. ``opentad``:
-        ``seconds = row / size * duration``, no offset. Raises `ValueError` for another ``mode``.
+        ``seconds = row / size * duration``, no offset. ``nearest``: as ``actionformer``. Raises `ValueError` for
+        another ``mode``.
         """
-        if mode == "actionformer":
+        if mode in ("actionformer", "nearest"):
             stride = ((rows - 1) * self.stride + self.clip) / size
             return Grid(self.fps, stride, stride)
         if mode == "opentad":
@@ -93,10 +94,13 @@ class Grid:
 
 
 def resize(features: Tensor, size: int, mode: str = "actionformer") -> Tensor:
-    """Features ``(T, D)`` at ``size`` rows ``(size, D)``: linear interpolation, or RoIAlign of the whole (``opentad``).
+    """Features ``(T, D)`` at ``size`` rows ``(size, D)``: linear interpolation, RoIAlign of the whole (``opentad``), or
+    the row ``floor(row * T / size)`` (``nearest``, GAP's).
 
     OpenTAD does this in half precision; here the precision stays.
     """
+    if mode == "nearest":
+        return F.interpolate(features.T[None], size=size, mode="nearest")[0].T
     if mode == "actionformer":
         return F.interpolate(features.T[None], size=size, mode="linear", align_corners=False)[0].T
     if mode == "opentad":

@@ -33,7 +33,10 @@ RECIPES: dict[str, tuple[type, ...]] = {
 }
 """Classes of settings of each recipe."""
 ABLATION = ROOT / "recipes" / "configs" / "toy" / "ablation.yaml"
-CONFIGS.remove(ABLATION)  # its fields are several runs'; it has a test of its own
+SUPERVISED = sorted((ROOT / "recipes" / "configs" / "planted").glob("*_ablation.yaml"))
+CONFIGS = [
+    path for path in CONFIGS if path not in (ABLATION, *SUPERVISED)
+]  # several runs' fields; they have tests of their own
 
 
 def command_of(path: Path) -> list[str]:
@@ -103,6 +106,20 @@ def test_every_run_of_the_shipped_ablation_is_accepted_by_its_recipe(tmp_path: P
             continue
         steps = {job.settings["max_steps"] for job in jobs if job.recipe == "grpo_invert.py" and job.name in table.rows}
         assert len(steps) == 1, f"{table.name}: the configurations are trained for different numbers of steps"
+
+
+@pytest.mark.parametrize("path", SUPERVISED, ids=lambda path: path.stem)
+def test_the_ablations_of_the_supervised_systems_are_accepted_by_their_recipes(path: Path, tmp_path: Path):
+    first = path.read_text().splitlines()[0]
+    assert shlex.split(first)[1:] == ["python", "recipes/ablation.py", "--config", str(path.relative_to(ROOT))]
+    arguments = ["--config", str(path), "--output_dir", str(tmp_path)]
+    (config,) = TrlParser((AblationConfig,)).parse_args_and_config(arguments)
+    assert config.worlds == config.seeds == [0, 1, 2]
+    config.worlds, config.seeds = [2], [1]
+    jobs = plan(config, path.parent)
+    assert {job.name for job in jobs} == set(config.configurations)
+    shown = {name for table in read_tables(config) for name in table.rows}
+    assert shown == set(config.configurations)
 
 
 def test_the_shipped_ablation_has_the_rows_of_the_paper():

@@ -17,6 +17,7 @@ SMALL = {
     "queries": 7,
     "feedforward": 24,
     "logit_scale": 10.0,
+    "class_loss": "focal",
 }
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
+from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.losses import psftr_losses, query_losses, saliency_loss, saliency_targets
-from invert_rl.psftr.model import PSFTROutputs, QueryOutputs
+from invert_rl.psftr.model import PSFTROutputs, QueryOutputs, build_psftr
 from invert_rl.tal.nms import paired_iou
 from tests.invert_rl.psftr.conftest import small_config
 
@@ -89,3 +90,28 @@ def test_a_batch_without_ground_truth_teaches_that_nothing_happens() -> None:
     assert float(found["l1"]) == float(found["iou"]) == 0.0
     found["loss"].backward()
     assert (logits.grad > 0).all()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_only_the_cross_entropy_leaves_the_other_losses_a_say_at_the_published_scale(seed: int) -> None:
+    """Gradients are clipped together: what one loss outweighs a hundred times is not trained at first."""
+    generator = torch.Generator().manual_seed(seed)
+    text, features = torch.randn(15, 512, generator=generator), torch.randn(2, 64, 512, generator=generator)
+    mask = torch.ones(2, 64, dtype=torch.bool)
+    segments = [torch.tensor([[0.3, 0.1], [0.7, 0.2]])] * 2
+    labels = [torch.tensor([0, 0]), torch.tensor([3, 3])]
+
+    def outweighs(loss: str) -> float:
+        config = PSFTRConfig(class_loss=loss, encoder_layers=1, decoder_layers=1, feedforward=64)
+        model = build_psftr(config, seed)
+        found = psftr_losses(model(features, mask, text), mask, segments, labels, config)
+        classes = config.class_weight * found["class"]
+        norms = []
+        for part in (classes, found["loss"] - classes):
+            gradients = torch.autograd.grad(part, list(model.parameters()), retain_graph=True, allow_unused=True)
+            norms.append(sum(float(one.square().sum()) for one in gradients if one is not None) ** 0.5)
+        return norms[0] / norms[1]
+
+    assert PSFTRConfig().class_loss == "ce"
+    assert outweighs("ce") < 40
+    assert outweighs("focal") > 100

@@ -46,7 +46,7 @@ def test_resize_modes() -> None:
     other = grid.resized(100, 128, 107.0, "opentad")
     assert other.seconds(64.0) == pytest.approx(53.5)
     with pytest.raises(ValueError, match="mode must be"):
-        grid.resized(100, 128, 107.0, "nearest")
+        grid.resized(100, 128, 107.0, "cubic")
 
 
 def test_resize_of_a_line_is_a_line() -> None:
@@ -54,9 +54,18 @@ def test_resize_of_a_line_is_a_line() -> None:
     for mode in ("actionformer", "opentad"):
         assert resize(line, 6, mode)[:, 0].tolist() == pytest.approx([0.5, 2.5, 4.5, 6.5, 8.5, 10.5])
     with pytest.raises(ValueError, match="mode must be"):
-        resize(line, 6, "nearest")
+        resize(line, 6, "cubic")
 
 
 def test_grid_must_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         Grid(0, 4, 16)
+
+
+def test_nearest_rows_as_gap_takes_them() -> None:
+    """Row r of N is row floor(r * T / N) of the features, on the same grid as linear interpolation."""
+    line = torch.arange(7.0)[:, None]
+    assert resize(line, 4, "nearest")[:, 0].tolist() == [0.0, 1.0, 3.0, 5.0]
+    assert resize(line, 10, "nearest")[:, 0].tolist() == [0, 0, 1, 2, 2, 3, 4, 4, 5, 6]
+    grid = Grid(30.0, 16.0, 16.0)
+    assert grid.resized(7, 4, 4.0, "nearest") == grid.resized(7, 4, 4.0)
