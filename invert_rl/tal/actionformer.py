@@ -7,7 +7,7 @@ libs/modeling/meta_archs.py); none of its code is here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,7 @@ RENAMED = (
     (r"reg_head\.offset_head\.conv\.", r"regressor.last.conv."),
 )
 """Official names of weights, and ours."""
-SCALE = re.compile(r"reg_head\.scale\.(\d+)\.scale")
+SCALE = r"reg_head\.scale\.(\d+)\.scale"
 NORM = re.compile(r"norms?\.(\d+\.|key\.|query\.|value\.)?(weight|bias)$")
 
 
@@ -249,10 +249,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in content.items()}
 
 
-def detector_of(about: SavedDetector, official: Mapping[str, Tensor], where: str) -> Detector:
+def detector_of(
+    about: SavedDetector,
+    official: Mapping[str, Tensor],
+    where: str,
+    renamed: Sequence[tuple[str, str]] = RENAMED,
+    scale_name: str = SCALE,
+    ignored: tuple[str, ...] = ("point_generator.",),
+) -> Detector:
     """A detector with official weights; raises `DataError` naming those that are missing, unknown or of another shape.
 
-    Buffers of the official points are not needed.
+    ``renamed`` gives patterns of their names and ours, ``scale_name`` that of the scale of a level; what begins with
+    one of ``ignored`` is not needed.
     """
     try:
         model = Detector(about.config)
@@ -263,14 +271,14 @@ def detector_of(about: SavedDetector, official: Mapping[str, Tensor], where: str
     scales = own["scales"].clone()
     seen, unknown = set(), []
     for name, value in official.items():
-        scale = SCALE.fullmatch(name)
+        scale = re.fullmatch(scale_name, name)
         if scale is not None and int(scale[1]) < len(scales):
             scales[int(scale[1])] = value.float()
             seen.add(int(scale[1]))
             continue
-        ours = next((re.sub(old, new, name) for old, new in RENAMED if re.match(old, name)), None)
+        ours = next((re.sub(old, new, name) for old, new in renamed if re.match(old, name)), None)
         if ours is None:
-            if not name.startswith("point_generator."):
+            if not name.startswith(ignored):
                 unknown.append(name)
             continue
         found[ours] = value.float().flatten() if NORM.search(ours) else value.float()

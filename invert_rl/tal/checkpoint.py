@@ -36,6 +36,8 @@ class SavedDetector:
     """Of so many rows of the features one is taken."""
     resize: int | None = None
     """Rows that every video is resized to."""
+    resize_mode: str = "actionformer"
+    """How (see `invert_rl.tal.grid.resize`)."""
     overlap: float | None = None
     """Share that windows of ``window`` rows overlap by; None: videos are taken whole."""
     subset: str | None = None

@@ -112,9 +112,12 @@ def rows_of(
 ) -> tuple[Grid, Rows]:
     """The grid and the rows of a video, resized to ``size`` and taken one of ``downsample`` where asked for.
 
-    Resized features whose length does not fit the duration are spread over the duration.
+    Resized features whose length does not fit the duration are spread over the duration; ``opentad`` always does so.
     """
-    rows, grid = features.rows(video), features.layout.grid(fps)
+    rows = features.rows(video)
+    if size is not None and mode == "opentad":
+        return Grid(size / duration, 1.0, 1.0, offset=0.0), replace(rows, step=downsample, size=size, mode=mode)
+    grid = features.layout.grid(fps)
     if downsample > 1:
         rows, grid = replace(rows, step=downsample), replace(grid, stride=grid.stride * downsample)
     if size is None:

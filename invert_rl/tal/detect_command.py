@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         subset,
         about.classes,
         about.resize,
+        about.resize_mode,
         left_out=left_out,
         downsample=about.downsample,
         need_annotated=False,

@@ -42,9 +42,11 @@ class DetectorConfig:
     min_score: float = 0.001
     """A score must exceed this before suppression."""
     top_points: int = 2000
-    """Scores kept per level before suppression."""
+    """Scores kept per level before suppression; 0: all."""
+    top_in_all: bool = False
+    """Whether ``top_points`` counts the levels together, as OpenTAD does."""
     min_length: float = 0.05
-    """A segment must be longer than this many rows."""
+    """A segment must be longer than this many rows; below 0 empty ones stay, too."""
     suppression: Suppression = field(default_factory=lambda: Suppression(max_segments=2000))
     """How overlaps are suppressed; ``max_segments`` is what is kept per video."""
 
@@ -83,17 +85,20 @@ class DetectorLosses:
 class Head(nn.Module):
     """Convolutions shared by all levels."""
 
-    def __init__(self, width: int, outputs: int, layers: int) -> None:
-        """``layers`` convolutions, all but the last with norm and ReLU, from ``width`` to ``outputs`` channels."""
+    def __init__(self, config: PyramidConfig, outputs: int, layers: int) -> None:
+        """``layers`` convolutions, all but the last with norm and ReLU, from the pyramid's to ``outputs`` channels."""
         super().__init__()
+        width = config.width
+        self.masked_norms = config.masked_norms
         self.convs = nn.ModuleList(MaskedConv1d(width, width, bias=False) for _ in range(layers - 1))
-        self.norms = nn.ModuleList(ChannelNorm(width) for _ in self.convs)
+        self.norms = nn.ModuleList(ChannelNorm(width, config.norm_epsilon) for _ in self.convs)
         self.last = MaskedConv1d(width, outputs)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """Outputs ``(B, outputs, T)`` of one level."""
         for conv, norm in zip(self.convs, self.norms, strict=True):
             features = F.relu(norm(conv(features, mask)[0]))
+            features = features * mask if self.masked_norms else features
         return self.last(features, mask)[0]
 
 
@@ -110,8 +115,8 @@ class Detector(nn.Module):
             raise ValueError(f"{len(config.ranges)} regression ranges for {config.pyramid.levels} levels")
         self.config = config
         self.pyramid = Pyramid(config.pyramid)
-        self.classifier = Head(config.pyramid.width, config.num_classes, config.head_layers)
-        self.regressor = Head(config.pyramid.width, 2, config.head_layers)
+        self.classifier = Head(config.pyramid, config.num_classes, config.head_layers)
+        self.regressor = Head(config.pyramid, 2, config.head_layers)
         self.scales = nn.Parameter(torch.ones(config.pyramid.levels))
         self.normalizer = LossNormalizer(config.initial_positives)
         nn.init.constant_(self.classifier.last.conv.bias, -math.log((1 - config.prior) / config.prior))
@@ -161,7 +166,7 @@ class Detector(nn.Module):
     def decode(self, outputs: DetectorOutputs) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Each video's segments ``(N, 2)`` in rows, scores ``(N,)`` and class ids ``(N,)``, before suppression.
 
-        Scores above ``min_score``, the best ``top_points`` of each level, segments longer than ``min_length``.
+        Scores above ``min_score``, the best ``top_points`` of each level or of all, segments over ``min_length``.
         """
         scores = outputs.logits.sigmoid() * outputs.mask[..., None]
         segments = segments_of(outputs.points, outputs.offsets)
@@ -169,8 +174,8 @@ class Detector(nn.Module):
         found = []
         for of_video, times in zip(scores, segments, strict=True):
             parts, first = [], 0
-            for level in of_video.split(sizes):
-                best, place = level.flatten().topk(min(self.config.top_points, level.numel()))
+            for level in of_video.split([len(of_video)] if self.config.top_in_all else sizes):
+                best, place = level.flatten().topk(min(self.config.top_points or level.numel(), level.numel()))
                 place, best = place[best > self.config.min_score], best[best > self.config.min_score]
                 point = first + place // self.config.num_classes
                 parts.append((times[point], best, place % self.config.num_classes))

@@ -2,7 +2,8 @@
 
 Features are ``(B, C, T)``, masks ``(B, 1, T)`` and true where a row counts. Masks stand where the official code has
 them: norms leave their bias on padded rows, which the next convolution reads, so that the last rows of a video depend
-on how far it is padded. Official weights were trained with it, and are tested padded to the training's length.
+on how far it is padded. Official weights were trained with it, and are tested padded to the training's length. OpenTAD
+masks after these norms, too (``masked_norms``).
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class PyramidConfig:
     """Of projections in the blocks."""
     drop_path: float = 0.1
     """Probability that a block's branch is left out for a sample."""
+    masked_norms: bool = False
+    """Whether padded rows are 0 also after the norms of convolutions, as in OpenTAD."""
+    norm_epsilon: float = 1e-5
+    """Of the norms of convolutions and levels; OpenTAD: 1e-6."""
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -171,10 +176,10 @@ class Pyramid(nn.Module):
         self.config = config
         widths = [config.input_width, *[config.width] * config.embedding_layers]
         self.embedding = nn.ModuleList(MaskedConv1d(a, b, bias=False) for a, b in zip(widths, widths[1:], strict=False))
-        self.embedding_norms = nn.ModuleList(ChannelNorm(config.width) for _ in self.embedding)
+        self.embedding_norms = nn.ModuleList(ChannelNorm(config.width, config.norm_epsilon) for _ in self.embedding)
         self.stem = nn.ModuleList(PyramidBlock(config) for _ in range(config.stem_layers))
         self.branch = nn.ModuleList(PyramidBlock(config, stride=2, level=level) for level in range(1, config.levels))
-        self.level_norms = nn.ModuleList(ChannelNorm(config.width) for _ in range(config.levels))
+        self.level_norms = nn.ModuleList(ChannelNorm(config.width, config.norm_epsilon) for _ in range(config.levels))
         if config.positions:
             self.register_buffer("places", sinusoids(config.positions, config.width), persistent=False)
 
@@ -197,6 +202,7 @@ class Pyramid(nn.Module):
         for conv, norm in zip(self.embedding, self.embedding_norms, strict=True):
             found, _ = conv(found, row_mask)
             found = F.relu(norm(found))
+            found = found * row_mask if self.config.masked_norms else found
         if self.config.positions:
             found = found + self._places(found.shape[-1]) * row_mask
         for block in self.stem:
