@@ -21,7 +21,8 @@ COMMANDS = {
     "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),
     "check-features": ("invert_rl.tal.check_command", "every misfit between annotations and features at once"),
     "import-actionformer": ("invert_rl.tal.import_command", "released ActionFormer weights as a model folder"),
-    "detect": ("invert_rl.tal.detect_command", "detections of a saved detector"),
+    "import-delu": ("invert_rl.wtal.import_command", "released weights of DELU as a model folder"),
+    "detect": ("invert_rl.detect_command", "detections of a saved detector"),
     "extract-clip": ("invert_rl.psftr.extract_command", "CLIP features and class texts of annotated videos (PSFTR)"),
     "evaluate-mqa": (
         "invert_rl.llavaction.evaluate_command",

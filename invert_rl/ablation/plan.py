@@ -58,7 +58,8 @@ def plan(config: AblationConfig, folder: Path) -> list[Job]:
     check_known([name for name in without.values() if name], config.configurations, "without_rounds_of")
     made = {start: _start_model(config, start, base, folder) for start in dict.fromkeys(starts.values()) if start}
     jobs = list(made.values())
-    for world, seed, name in product(config.worlds or [None], config.seeds, names):
+    worlds: list[int | None] = [*config.worlds] or [None]
+    for world, seed, name in product(worlds, config.seeds, names):
         changed, model = changes[name], made.get(starts[name])
         settings = {**base, **changed, "seed": seed}
         if world is not None:

@@ -39,8 +39,7 @@ def write_outcome(
         if str(record.get("subset")).casefold() == subset.casefold():
             facts = {name: value for name, value in record.items() if name != "published"}
             truth[video] = {**facts, "annotations": scored_annotations(record)}
-    with atomic_write(folder / RESULTS) as out:
-        json.dump({"version": "invert-rl", "results": results, "external_data": {}}, out)
+    write_results(folder / RESULTS, results)
     with atomic_write(folder / GROUND_TRUTH) as out:
         json.dump({"version": "invert-rl", "database": truth}, out)
     command = ["invert-rl", "evaluate-detection", "--predictions", RESULTS, "--ground-truth", GROUND_TRUTH]
@@ -50,6 +49,12 @@ def write_outcome(
         shutil.copyfile(ambiguous, folder / AMBIGUOUS)
         command += ["--ambiguous", AMBIGUOUS]
     return shlex.join(command)
+
+
+def write_results(path: Path, results: Mapping[str, Any]) -> None:
+    """Write detections ``{video: [{"segment", "label", "score"}]}`` in ActivityNet's layout, whole or not at all."""
+    with atomic_write(path) as out:
+        json.dump({"version": "invert-rl", "results": results, "external_data": {}}, out)
 
 
 def metrics_table(columns: Mapping[str, Mapping[str, float]], title: str) -> Table:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -299,3 +302,28 @@ def test_unknown_weights_are_named(folder: Path, capsys: Any) -> None:
     assert main(["import-actionformer", *arguments]) == 1
     assert "need --class-map" in capsys.readouterr().err
     assert len({new for _, new in RENAMED}) == len(RENAMED)
+
+
+def test_two_ranks_detect_what_one_does(folder: Path) -> None:
+    """By torchrun: every video once, in the order of the annotations, and nothing is left of the ranks' parts."""
+    model = imported(folder, state_of(folder))
+    (folder / "features").mkdir()
+    database = {}
+    for number in range(5):
+        rows = np.random.default_rng(number).standard_normal((20 + number, 8)).astype(np.float32)
+        np.save(folder / "features" / f"v{number}.npy", rows)
+        duration = ((19 + number) * 4 + 16) / 30
+        database[f"v{number}"] = {"subset": "validation", "duration": duration, "fps": 30.0, "annotations": []}
+    (folder / "a.json").write_text(json.dumps({"database": database}))
+    arguments = ["--model", str(model), "--annotations", str(folder / "a.json"), "--cpu"]
+    arguments += ["--features", str(folder / "features"), "--output"]
+    assert main(["detect", *arguments, str(folder / "one.json")]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += ["-m", "invert_rl.cli", "detect", *arguments, str(folder / "two.json")]
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (json.loads((folder / f"{name}.json").read_text())["results"] for name in ("one", "two"))
+    assert list(two) == list(database) and one == two
+    assert not list(folder.glob("*.part*"))
