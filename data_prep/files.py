@@ -116,7 +116,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
     Raises `DataError` for a folder, and where the folder of ``path`` cannot be made or written to.
     """
-    path = Path(path)
+    with _atomic(Path(path)) as handle, os.fdopen(handle, "w", encoding="utf-8") as out:
+        yield out
+
+
+def atomic_write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write ``content`` as the whole of a file, or nothing; raises as `atomic_write`."""
+    with _atomic(Path(path)) as handle, os.fdopen(handle, "wb") as out:
+        out.write(content)
+
+
+@contextmanager
+def _atomic(path: Path) -> Iterator[int]:
+    """The handle of a file beside ``path``, to be closed within the block, which takes its place at the end."""
     try:
         if path.is_dir():
             raise IsADirectoryError
@@ -125,8 +137,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({_words(error)})") from error
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            yield out
+        yield handle
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

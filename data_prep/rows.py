@@ -86,8 +86,12 @@ class Row:
         return self.windows[0]
 
 
-def parse_row(record: Any, where: str) -> Row:
-    """Turn one decoded JSON object into a `Row`; raises `DataError` that starts with ``where``."""
+def parse_row(record: Any, where: str, unlabelled: bool = False) -> Row:
+    """Turn one decoded JSON object into a `Row`; raises `DataError` that starts with ``where``.
+
+    ``windows`` may be empty where ``meta.irrelevant`` says that the video does not show what the query asks for, and,
+    with ``unlabelled``, where nobody has annotated it.
+    """
     if not isinstance(record, dict):
         raise DataError(f"{where}: expected a JSON object, found {type(record).__name__}")
     for name in ("id", "video", "duration", "query", "windows"):
@@ -105,8 +109,8 @@ def parse_row(record: Any, where: str) -> Row:
     duration = _seconds(record["duration"], f"{where}: duration")
     if duration <= 0:
         raise DataError(f"{where}: duration must be positive, found {duration}")
-    if not isinstance(record["windows"], list | tuple) or not record["windows"]:
-        raise DataError(f"{where}: 'windows' must be a non-empty list of [start, end]")
+    if not isinstance(record["windows"], list | tuple):
+        raise DataError(f"{where}: 'windows' must be a list of [start, end]")
     clip = None
     if record.get("clip") is not None:
         clip = _window(record["clip"], duration, f"{where}: clip")
@@ -121,6 +125,11 @@ def parse_row(record: Any, where: str) -> Row:
         windows.append((start, end))
     meta = {} if record.get("meta") is None else record["meta"]
     check_meta(meta, where)
+    if not windows and not unlabelled and not meta.get("irrelevant"):
+        raise DataError(
+            f"{where}: 'windows' must be a non-empty list of [start, end]; rows without are for predictions alone, or "
+            "have meta.irrelevant where the video does not show the query"
+        )
     return Row(
         id=record["id"],
         video=record["video"],
@@ -203,15 +212,21 @@ def as_record(row: Row) -> dict[str, Any]:
     return record
 
 
-def read_rows(path: str | os.PathLike[str]) -> list[Row]:
+def is_irrelevant(row: Row) -> bool:
+    """Whether the row's video is known not to show what its query asks for: no windows, and ``meta.irrelevant``."""
+    return not row.windows and bool(row.meta.get("irrelevant"))
+
+
+def read_rows(path: str | os.PathLike[str], unlabelled: bool = False) -> list[Row]:
     """Read a JSONL file of rows, or the parquet file of `write_parquet` if the name ends so.
 
-    Raises `DataError` naming file and line for malformed JSON, a bad field, a window outside the video, a
-    repeated id, or a file without any row.
+    ``unlabelled``: rows without windows are rows, too, which can be answered and not scored (`parse_row`). Raises
+    `DataError` naming file and line for malformed JSON, a bad field, a window outside the video, a repeated id, or a
+    file without any row.
     """
     path = Path(path)
     if path.suffix == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, unlabelled)
     rows: list[Row] = []
     places: dict[str, str] = {}
     try:
@@ -219,7 +234,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[Row]:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                row = parse_row(decode_json(line.rstrip("\n"), str(path), number), f"{path}:{number}")
+                row = parse_row(decode_json(line.rstrip("\n"), str(path), number), f"{path}:{number}", unlabelled)
                 claim_ids(row, places, f"{path}:{number}", f"line {number}")
                 rows.append(row)
     except OSError as error:
@@ -283,13 +298,19 @@ def write_parquet(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
 
 
 def split_windows(rows: Iterable[Row]) -> list[Row]:
-    """One row per window: ids get ``#0``, ``#1``, … if a query has several windows (paper, section 3.1)."""
+    """One row per window: ids get ``#0``, ``#1``, … if a query has several windows (paper, section 3.1).
+
+    ``meta.annotated_windows`` is divided likewise; a row without windows stays as it is.
+    """
     single = []
     for row in rows:
-        if len(row.windows) == 1:
+        if len(row.windows) <= 1:
             single.append(row)
-        for name, window in zip(part_ids(row), row.windows, strict=False):
-            single.append(replace(row, id=name, windows=(window,)))
+            continue
+        annotated = row.meta.get("annotated_windows", ())
+        for place, (name, window) in enumerate(zip(part_ids(row), row.windows, strict=True)):
+            own = {"annotated_windows": [annotated[place]]} if len(annotated) == len(row.windows) else {}
+            single.append(replace(row, id=name, windows=(window,), meta={**row.meta, **own}))
     return single
 
 
@@ -312,7 +333,7 @@ def is_seconds(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_SECONDS
 
 
-def _read_parquet(path: Path) -> list[Row]:
+def _read_parquet(path: Path, unlabelled: bool) -> list[Row]:
     import pyarrow
     import pyarrow.parquet
 
@@ -327,7 +348,7 @@ def _read_parquet(path: Path) -> list[Row]:
     for number, record in enumerate(records, start=1):
         # A column holds every field that some row's meta has; where a row does not have it, it is null.
         meta = {name: value for name, value in (record.get("meta") or {}).items() if value is not None}
-        row = parse_row({**record, "meta": meta}, f"{path}: row {number}")
+        row = parse_row({**record, "meta": meta}, f"{path}: row {number}", unlabelled)
         claim_ids(row, places, f"{path}: row {number}", f"row {number}")
         rows.append(row)
     if not rows:

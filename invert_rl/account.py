@@ -18,6 +18,7 @@ from trl import ModelConfig
 from data_prep.rows import Row
 from invert_rl.described import describe_model
 from invert_rl.evaluation.data import file_sha256
+from invert_rl.evaluation.named_protocols import named_protocol
 from invert_rl.evaluation.protocol import model_sha256
 from invert_rl.evaluation.scoring_protocol import answering_protocol, scoring_protocol
 from invert_rl.evaluation.validation import BEST
@@ -76,14 +77,16 @@ def account_of(
         "settings": changed_settings(args, model_args),
     }
     if test_rows:
+        published = None if args.protocol is None else named_protocol(args.protocol)
         about["protocol"] = {
             **scoring_protocol(
                 {"name": Path(args.eval_data).name, "rows": len(test_rows), "sha256": file_sha256(args.eval_data)},
-                args.windows,
+                args.windows if published is None else published.windows,
                 pipeline,
                 args.verb_match,
                 args.verb_guard,
                 args.ignore_verbs,
+                published=None if published is None else (args.protocol, published.rules),
             ),
             **answering_protocol(
                 preset.identity(),

@@ -91,7 +91,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         args.decode_in_process = True  # these videos crash no decoder
     if args.train_data is None or args.video_root is None:
         raise DataError("--train_data needs --video_root, the folder that holds its videos")
-    evaluated = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks]))
+    evaluated = args.scored(preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])))
     pipeline = pipeline_for(
         evaluated.tasks if args.eval_data or args.validation_data else args.tasks, args.verb_pipeline
     )

@@ -76,7 +76,8 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     rows = read_rows(args.train_data)
     rows = annotate_missing(split_windows(rows) if args.windows == "split" else rows, pipeline)
     test_rows = annotate_missing(read_rows(args.eval_data), pipeline) if args.eval_data else []
-    evaluated, options = preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])), args.verb_options(pipeline)
+    evaluated = args.scored(preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])))
+    options = args.verb_options(pipeline)
     validation = None
     if args.eval_strategy != "no":
         validated = test_rows

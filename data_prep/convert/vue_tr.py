@@ -15,7 +15,7 @@ from data_prep.rows import Row
 NAME = "vue-tr"
 HELP = "VUE-TR and VUE-TR-V2 (JSON)"
 PATTERN = "{video}.mp4"
-KEPT = ("duration_category", "query_format", "query_modality")
+KEPT = ("query_id", "duration_category", "query_format", "query_modality")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

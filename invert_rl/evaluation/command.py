@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
-from data_prep.rows import Row, split_windows
+from data_prep.rows import Row, is_irrelevant, split_windows
 from data_prep.verbs import annotate_verbs
+from invert_rl.evaluation.conventions import conventions_of, leaked_rows
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
+from invert_rl.evaluation.named_protocols import PROTOCOLS, NamedProtocol, named_protocol
 from invert_rl.evaluation.predictions import (
     Prediction,
     check_predictions,
@@ -22,6 +24,7 @@ from invert_rl.evaluation.predictions import (
     read_predictions,
 )
 from invert_rl.evaluation.protocol import Protocol, compare_results, protocol_id, protocol_line
+from invert_rl.evaluation.rules import Rules
 from invert_rl.evaluation.scoring import (
     counts_of,
     highlights_of,
@@ -39,7 +42,11 @@ from invert_rl.tasks.options import (
     pipeline_for,
     verb_options,
 )
+from invert_rl.tasks.tvg import Grounding
 from invert_rl.video.options import add_frame_arguments
+
+MAX_NEW_TOKENS = 1024
+"""Length of an answer unless ``--max-new-tokens`` or a named protocol says."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--limit", type=_positive_int, metavar="N", help="only the first N rows of DATA")
     parser.add_argument("--against", type=Path, metavar="R.json", help="an earlier --json result to compare with")
+    parser.add_argument(
+        "--protocol",
+        choices=tuple(PROTOCOLS),
+        metavar="NAME",
+        help="as a benchmark's publisher counts, such as charades-sta/published; with --model also its prompt, frames "
+        "and length of answers unless said otherwise (docs/evaluation.md has them all)",
+    )
     parser.add_argument("--strict", action="store_true", help="R1 counts IoU > m, as 2D-TAN; default: IoU >= m")
     parser.add_argument(
         "--units", choices=("seconds", "milliseconds", "fractions"), help="what the windows of P are in"
@@ -80,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
     )
     model.add_argument("--batch-size", type=_positive_int, help="prompts at a time; default: 16, with vLLM 128")
-    model.add_argument("--max-new-tokens", type=_positive_int, default=1024, help="default: %(default)s")
+    model.add_argument("--max-new-tokens", type=_positive_int, help=f"default: that of --protocol, or {MAX_NEW_TOKENS}")
     model.add_argument(
         "--backend", choices=("auto", "transformers", "vllm"), default="auto", help="default: vLLM if it is there"
     )
@@ -97,14 +111,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print the result; 0 on success. Raises `DataError` or `RewardError` for bad input."""
+    published = _complete_by_protocol(args)
     complete_task_arguments(args)
     rows = read_evaluation_rows(args.data)
     sha256 = file_sha256(args.data)
     names = set(args.tasks)
     preset = load_preset(args.prompt, args.tasks if args.predictions is None else (), args.windows)
+    if published is not None:
+        preset = replace(preset, tasks=ruled(preset.tasks, published.rules))
     tasks: Mapping[str, Task] = preset.tasks
     if args.predictions is not None:
-        tasks = {**{name: replace(task, windows=args.windows) for name, task in TASKS.items()}, **preset.tasks}
+        all_tasks = {name: replace(task, windows=args.windows) for name, task in TASKS.items()}
+        tasks = {**(all_tasks if published is None else ruled(all_tasks, published.rules)), **preset.tasks}
         predictions = read_predictions(args.predictions, rows, tasks=tasks)
         names = {prediction.task for prediction in predictions}
         rows = _rows_meant(rows, predictions)
@@ -126,6 +144,7 @@ def run(args: argparse.Namespace) -> int:
         args.verb_guard,
         args.ignore_verbs,
         args.strict,
+        (args.protocol, published.rules) if published else None,
     )
     if args.predictions is not None:
         protocol = _protocol_of_file(args.predictions, protocol)
@@ -134,12 +153,25 @@ def run(args: argparse.Namespace) -> int:
 
         if args.videos is None:
             raise DataError("--model needs --videos, the folder that holds the videos of the data")
+        leaked = leaked_rows([preset.tasks[name] for name in args.tasks], rows)
+        if leaked:
+            sys.stderr.write(
+                f"warning: the prompt holds the query of {len(leaked)} rows with its answer, such as {leaked[0]}; "
+                "choose another prompt\n"
+            )
         answers = predict_with_model(args, rows, protocol, preset, options)
         if answers is None:
             return 0  # another rank prints
         predictions, protocol = answers
+    if not any(row.windows or is_irrelevant(row) for row in rows):
+        return _answered_only(args, predictions, len(rows))
+    unlabelled = {row.id for row in rows if not row.windows and not is_irrelevant(row)}
+    rows = [row for row in rows if row.id not in unlabelled]
+    predictions = [prediction for prediction in predictions if prediction.id not in unlabelled]
     score_answers(predictions, rows, tasks, options)
     result = evaluation_result(predictions, rows, protocol, args.strict, tasks)
+    if unlabelled:
+        result["n_unlabelled"] = len(unlabelled)
     change = compare_results(result, args.against) if args.against is not None else None
     if change is not None:
         result["change"] = change
@@ -173,9 +205,54 @@ def evaluation_result(
             highlights = highlights_of(predictions, rows)
             brief = {**result["moment_detr"]["brief"], **highlights["brief"]}
             result["moment_detr"] = {**result["moment_detr"], **highlights, "brief": brief}
+    others = conventions_of(predictions, rows, strict, tasks)
+    if others:
+        result["conventions"] = others
     result["protocol"] = protocol
     result["protocol_line"] = protocol_line(protocol)
     return result
+
+
+def ruled(tasks: Mapping[str, Task], rules: Rules) -> dict[str, Task]:
+    """The tasks, of which those that name spans in whole videos are counted by ``rules``."""
+    return {name: replace(task, rules=rules) if isinstance(task, Grounding) else task for name, task in tasks.items()}
+
+
+def _complete_by_protocol(args: argparse.Namespace) -> NamedProtocol | None:
+    """The named protocol, if any; sets what it fixes where the command line does not say.
+
+    Raises `DataError` for options that it leaves no room for.
+    """
+    if args.protocol is None:
+        args.max_new_tokens = args.max_new_tokens or MAX_NEW_TOKENS
+        return None
+    published = named_protocol(args.protocol)
+    if args.strict:
+        raise DataError(f"--strict: {args.protocol} counts IoU {published.rules.comparison} m; leave one of them out")
+    if args.windows not in (None, published.windows):
+        raise DataError(
+            f"--windows {args.windows}: {args.protocol} asks for {published.windows}; leave one of them out"
+        )
+    if published.rules.measure == "refusal" and args.predictions is None and args.tasks != ["refuse"]:
+        raise DataError(f"--protocol {args.protocol} is about the task refuse: add --tasks refuse")
+    args.windows = published.windows
+    args.prompt = args.prompt or published.prompt
+    if args.windows == "all" and args.prompt is None and args.predictions is not None:
+        args.prompt = "spans_json"
+    args.max_new_tokens = args.max_new_tokens or published.max_new_tokens or MAX_NEW_TOKENS
+    return published
+
+
+def _answered_only(args: argparse.Namespace, predictions: Sequence[Prediction], rows: int) -> int:
+    """Say what was answered where no row has windows; raises `DataError` where nothing was to be answered."""
+    if args.predictions is not None:
+        raise DataError(f"{args.data}: none of the {rows} rows has windows, so there is nothing to score")
+    told: dict[str, Any] = {"n_unlabelled": rows}
+    for prediction in predictions:
+        told[f"n_{prediction.status}"] = told.get(f"n_{prediction.status}", 0) + 1
+    text = ", ".join(f"{count} {name.removeprefix('n_')}" for name, count in told.items())
+    sys.stdout.write(json.dumps(told) + "\n" if args.json else f"answered, nothing to score: {text}\n")
+    return 0
 
 
 def _rows_meant(rows: list[Row], predictions: Sequence[Prediction]) -> list[Row]:
@@ -215,6 +292,9 @@ def _as_text(result: dict[str, Any]) -> str:
     if "per_window" in result:
         numbers = ", ".join(f"{name} {value:.2f}" for name, value in result["per_window"].items() if name != "n")
         lines.append(f"one row per window, {result['per_window']['n']}: {numbers}")
+    for name, metrics in result.get("conventions", {}).items():
+        numbers = ", ".join(f"{metric} {value:.2f}" for metric, value in metrics.items() if metric != "n")
+        lines.append(f"{name}, {metrics['n']} rows: {numbers}")
     if "moment_detr" in result:
         brief = ", ".join(f"{name} {value:.2f}" for name, value in result["moment_detr"]["brief"].items())
         lines.append(f"as moment_detr: {brief}")

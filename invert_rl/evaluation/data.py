@@ -15,29 +15,31 @@ from data_prep.rows import Row, parse_row, read_rows
 def read_evaluation_rows(path: str | os.PathLike[str]) -> list[Row]:
     """Rows of a JSONL or parquet file, or of QVHighlights' ``highlight_val_release.jsonl`` (plain or gzip).
 
-    Rows of the latter have the qid as their id and clips and saliency in ``meta``. Raises `DataError` as `read_rows`.
+    Rows of the latter have the qid as their id and clips and saliency in ``meta``. Rows without windows, such as those
+    of test sets, are there too: they can be answered, not scored. Raises `DataError` as `read_rows`.
     """
     path = Path(path)
     if path.suffix == ".parquet" or not _is_qvhighlights(path):
-        return read_rows(path)
+        return read_rows(path, unlabelled=True)
     rows: dict[str, Row] = {}
     for number, record in read_jsonl(path):
         where = f"{path}:{number}"
-        missing = [name for name in ("qid", "vid", "duration", "query", "relevant_windows") if name not in record]
+        missing = [name for name in ("qid", "vid", "duration", "query") if name not in record]
         if missing:
-            raise DataError(f"{where}: field {missing[0]!r} is missing; is it a QVHighlights file with ground truth?")
+            raise DataError(f"{where}: field {missing[0]!r} is missing; is it a QVHighlights file?")
         fields = ("qid", "relevant_clip_ids", "saliency_scores")
         row = parse_row(
             {
                 "id": str(record["qid"]),
                 "video": f"{record['vid']}.mp4",
                 "dataset": "qvhighlights",
-                "windows": record["relevant_windows"],
+                "windows": record.get("relevant_windows") or [],
                 "duration": record["duration"],
                 "query": record["query"],
                 "meta": {name: record[name] for name in fields if name in record},
             },
             where,
+            unlabelled=True,
         )
         if row.id in rows:
             raise DataError(f"{where}: qid {row.id} is there twice")

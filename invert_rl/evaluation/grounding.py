@@ -52,18 +52,31 @@ def best_ious(predicted: Sequence[Sequence[Window]], rows: Sequence[Row]) -> np.
 
 
 def grounding_metrics(
-    predicted: Sequence[Sequence[Window]], rows: Sequence[Row], strict: bool = False
+    predicted: Sequence[Sequence[Window]],
+    rows: Sequence[Row],
+    strict: bool = False,
+    thresholds: Sequence[float] = THRESHOLDS,
+    ranks: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """``R1@0.3``, ``R1@0.5``, ``R1@0.7`` (share of rows with IoU >= m) and ``mIoU``, in percent, and ``n``.
 
     ``predicted`` are each row's windows in seconds, best first; an empty list counts as IoU 0. With several windows
-    for some row also ``R5@m``, the best of the first five. ``strict`` asks for IoU > m, as 2D-TAN and Time-R1 do.
+    for some row also ``R5@m``, the best of the first five, unless ``ranks`` says which. ``strict`` asks for IoU > m, as
+    2D-TAN and Time-R1 do.
     """
-    ious = ranked_ious(predicted, rows)
-    metrics = recalls(ious[:, 0], "R1", strict)
-    if any(len(windows) > 1 for windows in predicted):
-        metrics |= recalls(ious.max(axis=1), "R5", strict)
-    return {**metrics, "mIoU": 100 * float(ious[:, 0].mean()), "n": len(rows)}
+    if ranks is None:
+        ranks = (1, RANKED) if any(len(windows) > 1 for windows in predicted) else (1,)
+    return summarize_ious(ranked_ious(predicted, rows, max(ranks)), strict, thresholds, ranks)
+
+
+def summarize_ious(
+    ious: np.ndarray, strict: bool, thresholds: Sequence[float], ranks: Sequence[int]
+) -> dict[str, float]:
+    """``R{rank}@m``, ``mIoU`` of the first windows and ``n`` of IoUs ``(rows, ranks)``, in percent."""
+    metrics: dict[str, float] = {}
+    for rank in ranks:
+        metrics |= recalls(ious[:, :rank].max(axis=1), f"R{rank}", strict, thresholds)
+    return {**metrics, "mIoU": 100 * float(ious[:, 0].mean()), "n": len(ious)}
 
 
 def set_ious(predicted: Sequence[Sequence[Window]], rows: Sequence[Row]) -> np.ndarray:
@@ -75,13 +88,14 @@ def set_ious(predicted: Sequence[Sequence[Window]], rows: Sequence[Row]) -> np.n
 
 def set_metrics(predicted: Sequence[Sequence[Window]], rows: Sequence[Row], strict: bool = False) -> dict[str, float]:
     """As `grounding_metrics` where all moments of a query are asked: ``R1@m`` and ``mIoU`` are those of `set_ious`."""
-    ious = set_ious(predicted, rows)
-    return {**recalls(ious, "R1", strict), "mIoU": 100 * float(ious.mean()), "n": len(rows)}
+    return summarize_ious(set_ious(predicted, rows)[:, None], strict, THRESHOLDS, (1,))
 
 
-def recalls(ious: np.ndarray, name: str, strict: bool = False) -> dict[str, float]:
+def recalls(
+    ious: np.ndarray, name: str, strict: bool = False, thresholds: Sequence[float] = THRESHOLDS
+) -> dict[str, float]:
     """``{name}@m`` for each threshold m: the share of ``ious`` at or above it (``strict``: above it), in percent."""
     return {
         f"{name}@{threshold}": 100 * float((ious > threshold if strict else ious >= threshold).mean())
-        for threshold in THRESHOLDS
+        for threshold in thresholds
     }

@@ -20,6 +20,7 @@ from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
 from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
+from invert_rl.evaluation.named_protocols import named_protocol
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.protocol import Protocol, model_sha256
@@ -30,7 +31,7 @@ from invert_rl.task_data import check_video_root
 from invert_rl.tasks import Preset
 from invert_rl.video.options import frame_options
 from invert_rl.video.prefetch import Prefetcher
-from invert_rl.video.settings import FrameSettings
+from invert_rl.video.settings import SPATIAL_MERGE, FrameSettings
 from invert_rl.video.store import FrameStore
 
 PATIENCE = timedelta(days=7)
@@ -58,7 +59,7 @@ def predict_with_model(
         backend = "transformers"
     try:
         processor = load_processor(args.model, args.revision)
-        settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+        settings = _frame_settings(args, processor.video_processor.patch_size)
         config = load_config(args.model, args.revision)
         complete, dtype = (_with_vllm if backend == "vllm" else _with_transformers)(args, processor, state)
     except (CheckpointError, OSError) as error:
@@ -95,6 +96,12 @@ def predict_with_model(
         return None
     sys.stderr.write(f"answers: {output}\n")
     return predictions, {**scoring, **made}
+
+
+def _frame_settings(args: argparse.Namespace, patch_size: int) -> FrameSettings:
+    """Frame settings of the arguments for a model with that patch size."""
+    named = named_protocol(args.protocol).frame_settings(patch_size * SPATIAL_MERGE) if args.protocol else None
+    return FrameSettings(**frame_options(args, named), image_patch_size=patch_size)
 
 
 def choose_backend(wanted: str, state: PartialState) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write, read_text
+from data_prep.files import atomic_write, read_records, read_text
 from data_prep.rows import Row, Window, is_seconds, split_windows
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
 
@@ -75,20 +75,26 @@ def read_predictions(
     unfinished: bool = False,
     tasks: Mapping[str, Task] = TASKS,
 ) -> list[Prediction]:
-    """Read a predictions file; a line is a `Prediction` record or one of QVHighlights' submissions.
+    """Read a predictions file; a line is a `Prediction` record or one of a submission to QVHighlights or VUE-TR.
 
     ``task`` is "tvg" where it is not given, windows are ``[start, end]`` or ``[start, end, confidence]``, and a line
-    without windows but with ``text`` is read as its task does. A submission's ``qid`` means the row with that
-    ``meta.qid``. ``unfinished``: the file is being written, so that what follows the last line end does not count and
-    there may be nothing. Raises `DataError` naming file and line for a malformed line and for a file that was cut off.
+    without windows but with ``text`` is read as its task does. A submission's ``qid`` or ``query_id`` means the row
+    with that one in its ``meta``; VUE-TR's are a JSON list with ``answer``. Where a named protocol has a reader of its
+    own, texts are read anew by it. ``unfinished``: the file is being written, so that what follows the last line end
+    does not count and there may be nothing. Raises `DataError` naming file and line for a malformed line and for a
+    file that was cut off.
     """
-    id_of_qid = {str(row.meta["qid"]): row.id for row in rows if "qid" in row.meta}
+    id_of_qid = {str(row.meta[name]): row.id for row in rows for name in ("query_id", "qid") if name in row.meta}
     by_id = {row.id: row for row in [*split_windows(rows), *rows]}
     predictions: list[Prediction] = []
     if unfinished:
         lines = Path(path).read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
     else:
-        lines = read_text(path).split("\n")
+        content = read_text(path)
+        if content.lstrip().startswith("["):
+            records = read_records(path)
+            return [_prediction(record, where, id_of_qid, by_id, tasks) for _, where, record in records]
+        lines = content.split("\n")
     last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
     for number, line in enumerate(lines):
         if not line.strip():
@@ -116,6 +122,11 @@ def _prediction(
         qid = str(record["qid"])
         name: Any = id_of_qid.get(qid, f"qid {qid}")
         windows = record["pred_relevant_windows"]
+    elif "answer" in record and ("query_id" in record or isinstance(record.get("id"), int)):
+        qid = str(record.get("query_id", record.get("id")))
+        name, windows = id_of_qid.get(qid, f"query_id {qid}"), record["answer"]
+        windows = [] if windows == [[]] else windows
+        record = {**record, "task": DEFAULT_TASK}
     else:
         name, windows = record.get("id"), record.get("windows")
     if not isinstance(name, str) or not name:
@@ -131,7 +142,9 @@ def _prediction(
     if not is_seconds(score):
         raise DataError(f"{where}: field 'score' must be a finite number, found {score!r}")
     prediction = Prediction(name, task, text=text, status=status, score=float(score))
-    if windows is None and status == OK:
+    rules = getattr(tasks[task], "rules", None)
+    reread = rules is not None and rules.reader and text and status in (OK, UNPARSABLE)
+    if (windows is None and status == OK) or reread:
         if "text" not in record:
             raise DataError(f"{where}: neither 'windows' nor 'text' is there; one of them must hold the answer")
         if name in by_id:  # `check_predictions` says which are not

@@ -18,6 +18,8 @@ Protocol = dict[str, Any]
 PACKAGES = ("invert-rl", "torch", "transformers", "vllm", "qwen-vl-utils", "av", "spacy", "numpy")
 MUST_AGREE = ("data", "scoring", "prompt", "frames", "decoding")
 """Parts that make two numbers incomparable when they differ; versions and the model may differ."""
+TOLD_RULES = ("windows", "measure", "unparsable", "missing", "reader", "rounding", "swapped", "duplicates", "clips")
+"""Rules of a named protocol that its line tells; thresholds and comparison are told anyway."""
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "merges.txt")
 
 
@@ -62,7 +64,12 @@ def protocol_line(protocol: Protocol) -> str:
     if "predictions" in protocol:
         parts.append(f"predictions {protocol['predictions']['name']} sha256 {protocol['predictions']['sha256']}")
     thresholds = ", ".join(f"{threshold:g}" for threshold in scoring["thresholds"])
-    parts.append(f"R1 IoU {scoring['comparison']} {thresholds}, {scoring['windows']}, {scoring['no_answer']}")
+    if "protocol" in scoring:
+        rules = {name: value for name, value in scoring["rules"].items() if value and name in TOLD_RULES}
+        told = [f"{name} {value}" for name, value in rules.items()]
+        parts.append(f"as {scoring['protocol']}: R1 IoU {scoring['comparison']} {thresholds}, {', '.join(told)}")
+    else:
+        parts.append(f"R1 IoU {scoring['comparison']} {thresholds}, {scoring['windows']}, {scoring['no_answer']}")
     if scoring.get("verbs"):
         told = [
             f"{name.replace('_', ' ')} {scoring[name]}" for name in ("verb_guard", "ignore_verbs") if name in scoring

@@ -8,6 +8,7 @@ from typing import Any
 
 from invert_rl.evaluation.grounding import THRESHOLDS
 from invert_rl.evaluation.protocol import Protocol, library_versions
+from invert_rl.evaluation.rules import Rules
 from invert_rl.video.settings import FrameSettings
 from rewards.pipelines import VerbPipeline
 from rewards.verbs import verb_settings
@@ -28,11 +29,14 @@ def scoring_protocol(
     verb_guard: str = "default",
     ignore_verbs: str = "none",
     strict: bool = False,
+    published: tuple[str, Rules] | None = None,
 ) -> Protocol:
     """How answers count.
 
-    ``data`` has name, rows and sha256 of the rows; ``pipeline`` is None where no task has verbs.
+    ``data`` has name, rows and sha256 of the rows; ``pipeline`` is None where no task has verbs; ``published`` is a
+    named protocol, whose rules come before ``windows`` and ``strict``.
     """
+    name, rules = published or ("", None)
     verbs = {
         "verbs": f"{pipeline.name} {pipeline.version}".strip() if pipeline else None,
         "verb_match": verb_match if pipeline else None,
@@ -41,10 +45,11 @@ def scoring_protocol(
     return {
         "data": dict(data),
         "scoring": {
-            "thresholds": list(THRESHOLDS),
-            "comparison": ">" if strict else ">=",
+            "thresholds": list(rules.thresholds if rules else THRESHOLDS),
+            "comparison": rules.comparison if rules else ">" if strict else ">=",
             "windows": WINDOWS[windows],
             "no_answer": "IoU 0 without an answer",
+            **({"protocol": name, "rules": rules.describe()} if rules else {}),
             **verbs,
         },
         "versions": library_versions(),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from transformers import EarlyStoppingCallback, TrainerCallback
+
+from data_prep.errors import DataError
+from invert_rl.evaluation.named_protocols import named_protocol
+from invert_rl.tasks import Preset
+from invert_rl.tasks.base import SPANS
+from invert_rl.tasks.tvg import Grounding
 
 DEFAULT_METRIC = "mIoU"
 """What early stopping looks at unless ``keep_best`` or ``metric_for_best_model`` says."""
@@ -33,6 +39,33 @@ class ValidationFields:
         default=None, metadata={"help": "Stop after this many validations without a better value of that metric."}
     )
     early_stopping_threshold: float = field(default=0.0, metadata={"help": "How much better counts as better."})
+
+    protocol: str | None = field(
+        default=None,
+        metadata={
+            "help": "How before, after and validation count: a name of invert-rl evaluate --protocol, such as "
+            "charades-sta/published. Prompt and frames stay the run's own."
+        },
+    )
+
+    def scored(self, preset: Preset) -> Preset:
+        """``preset``, its grounding tasks counted as ``protocol`` says; raises `DataError` where it does not fit."""
+        if self.protocol is None:
+            return preset
+        published = named_protocol(self.protocol)
+        if published.windows == "all" and preset.tasks["tvg"].kind != SPANS:
+            raise DataError(
+                f"protocol {self.protocol} asks for every moment: the prompt must, too (prompt: spans_json)"
+            )
+        if published.rules.measure == "refusal" and "refuse" not in preset.tasks:
+            raise DataError(f"protocol {self.protocol} is about the task refuse, which --tasks leaves out")
+        tasks = {
+            name: replace(task, rules=published.rules, windows=published.windows)
+            if isinstance(task, Grounding)
+            else task
+            for name, task in preset.tasks.items()
+        }
+        return replace(preset, tasks=tasks)
 
     def check_validation(self: Any) -> None:
         """Raise `ValueError` for settings without effect, and name the metric as transformers' callbacks do."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from data_prep.rows import Row, Window, split_windows
+from invert_rl.evaluation.rules import clean_query
 from invert_rl.video.ref import VideoRef
 from rewards.answers import answer_or_bare_text, extract_answer
 
@@ -38,8 +39,9 @@ class Task:
     """One task; make an object of it or, to change what a method does, of a subclass, and `register_task` it.
 
     ``question``, ``wanted`` and ``example`` become a prompt by a preset's template
-    (`invert_rl.tasks.presets`); ``{query}``, ``{masked_query}`` and ``{duration}`` (seconds) in them are filled from
-    the row, and what `fields` of a subclass adds.
+    (`invert_rl.tasks.presets`); ``{query}``, ``{sentence}`` (the query as written, without dots around it),
+    ``{masked_query}`` and ``{duration}`` (seconds) in them are filled from the row, and what `fields` of a subclass
+    adds.
     """
 
     name: str
@@ -92,7 +94,7 @@ class Task:
         return [row for row in (rows if whole else split_windows(rows)) if self.usable(row)]
 
     def usable(self, row: Row) -> bool:
-        """Whether it can be asked of a row."""
+        """Whether it can be asked of a row; one without windows has no segment and no answer."""
         return bool(row.windows) and (not self.needs_verbs or bool(row.meta.get("verbs")))
 
     def video(self, row: Row) -> VideoRef:
@@ -124,6 +126,7 @@ class Task:
         """What fills the braces of its prompt."""
         return {
             "query": normalise_query(row.query),
+            "sentence": clean_query(row.query),
             "masked_query": normalise_query(row.meta.get("masked_query", "")),
             "duration": f"{row.shown_seconds:.2f}",
         }

@@ -28,7 +28,7 @@ DEFAULT_PRESET = "think"
 LAYOUTS = (THINK, ANSWER, BARE)
 KINDS = ("span", "spans", "span_text", "text")
 OPTIONS = ("about", "layout", "template", "video", "system", "chat_template_kwargs")
-FIELDS = ("query", "masked_query", "duration")
+FIELDS = ("query", "sentence", "masked_query", "duration")
 """What a prompt may hold in braces, besides what a task of a plugin fills."""
 
 

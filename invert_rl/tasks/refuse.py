@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_prep.errors import DataError
-from data_prep.rows import Row, Window
+from data_prep.rows import Row, Window, is_irrelevant
 from invert_rl.tasks.base import SPAN, SPANS
 from invert_rl.tasks.tvg import TVG, Grounding
 from rewards.answers import answer_or_bare_text, says_nothing_matches
@@ -54,14 +54,21 @@ class Refusal(Grounding):
         return super().answer_format if self.kind == SPANS else f"{super().answer_format}|none"
 
     def usable(self, row: Row) -> bool:
-        return True
+        return bool(row.windows) or is_irrelevant(row)
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
-        """The rows, and queries that are not in their videos; fewer of either as ``irrelevant_share`` asks for."""
+        """The rows, and queries that are not in their videos; fewer of either as ``irrelevant_share`` asks for.
+
+        The latter are the rows without windows that say so (``meta.irrelevant``), else they are made of the others'.
+        A named protocol counts all rows of the data and makes none.
+        """
+        if self.rules is not None:
+            return super().rows(rows)
         if not 0 < self.irrelevant_share < 1:
             raise DataError(f"irrelevant_share must be in (0, 1), found {self.irrelevant_share}")
-        true = super().rows(rows)
-        false = irrelevant_rows(true)
+        asked = super().rows(rows)
+        true = [row for row in asked if row.windows]
+        false = [row for row in asked if not row.windows] or irrelevant_rows(true)
         share = self.irrelevant_share
         kept_true = _first(true, round(len(false) * (1 - share) / share))
         return kept_true + _first(false, round(len(kept_true) * share / (1 - share)))
@@ -79,14 +86,16 @@ class Refusal(Grounding):
     ) -> dict[str, float]:
         """In percent: ``rejection`` of irrelevant queries, ``false_rejection`` of true ones, and their ``mIoU``.
 
-        A query without a readable answer is not rejected.
+        A query without a readable answer is not rejected. Of a named protocol the metrics of `rules` come on top.
         """
+        published = {} if self.rules is None else self.rules.metrics(predictions, rows)
         refused = [p is not None and p.status == "ok" and not p.windows for p in predictions]
         irrelevant = [value for value, row in zip(refused, rows, strict=True) if not row.windows]
         true = [value for value, row in zip(refused, rows, strict=True) if row.windows]
         shown = [(p, row) for p, row in zip(predictions, rows, strict=True) if row.windows]
         ious = super().values([p for p, _ in shown], [row for _, row in shown])
         return {
+            **published,
             f"{self.label}_rejection": 100 * sum(irrelevant) / max(1, len(irrelevant)),
             f"{self.label}_false_rejection": 100 * sum(true) / max(1, len(true)),
             f"{self.label}_mIoU": 100 * sum(ious) / max(1, len(ious)),

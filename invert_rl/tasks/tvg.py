@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_prep.rows import Row, Window
+from data_prep.rows import Row, Window, is_irrelevant
 from invert_rl.evaluation.grounding import best_ious, grounding_metrics, set_ious, set_metrics
+from invert_rl.evaluation.rules import Rules
 from invert_rl.evaluation.thought_spans import thought_metrics
 from invert_rl.evaluation.wrong_event import wrong_event_rate
 from invert_rl.tasks.base import SPAN, SPAN_TEXT, SPANS, Task
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 class Grounding(Task):
     """TVG; with ``windows`` "all" every moment is asked and the answer is a list of spans."""
 
+    rules: Rules | None = None
+    """How a named protocol counts its answers (`invert_rl.evaluation.named_protocols`); None: as `metrics` says."""
+
+    def rows(self, rows: Iterable[Row]) -> list[Row]:
+        used = super().rows(rows)
+        return used if self.rules is None else self.rules.asked(used)
+
+    def usable(self, row: Row) -> bool:
+        """Whether it can be asked: also of a row that nobody has annotated, whose answer is not counted."""
+        return super().usable(row) or (not row.windows and not is_irrelevant(row))
+
     def answer(self, row: Row) -> str:
         windows = row.clip_windows
         if self.kind == SPANS:
@@ -31,6 +43,8 @@ class Grounding(Task):
         return f"{start:.2f} to {end:.2f}"
 
     def read(self, text: str, row: Row) -> list[Window] | None:
+        if self.rules is not None and self.rules.reader:
+            return self.rules.read(text, row) or None
         answer = answer_or_bare_text(text)
         if self.windows == "all":
             spans = read_spans(answer)
@@ -45,13 +59,16 @@ class Grounding(Task):
     def metrics(
         self, predictions: Sequence[Prediction | None], rows: Sequence[Row], strict: bool = False
     ) -> dict[str, float]:
-        """R1@m, mIoU and n; with ``windows`` "all" of the set IoU of all spans with all windows.
+        """R1@m, mIoU and n; with ``windows`` "all" of the set IoU of all spans with all windows; or as `rules` say.
 
         Where rows know their video's events, also ``wrong_event`` (`invert_rl.evaluation.wrong_event`), and where
         answers have thoughts, what spans these hold (`invert_rl.evaluation.thought_spans`).
         """
         windows = [prediction.windows if prediction else [] for prediction in predictions]
-        metrics = (set_metrics if self.windows == "all" else grounding_metrics)(windows, rows, strict)
+        if self.rules is not None:
+            metrics = self.rules.metrics(predictions, rows)
+        else:
+            metrics = (set_metrics if self.windows == "all" else grounding_metrics)(windows, rows, strict)
         rate = wrong_event_rate(windows, rows)
         events = {} if rate is None else {"wrong_event": rate}
         return {**metrics, **events, **thought_metrics(predictions, rows)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,11 @@ def add_frame_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGrou
         )
 
 
-def frame_options(args: argparse.Namespace) -> dict[str, Any]:
+def frame_options(args: argparse.Namespace, published: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Frame settings: those given, else what ``args.model`` says of itself, else those of its run, else the paper's.
 
-    Warns where the model says nothing; raises `DataError` where what it says cannot be read.
+    ``published`` are those that a named protocol fixes: they come before all but the given ones. Warns where the model
+    says nothing; raises `DataError` where what it says cannot be read.
     """
     settings = {}
     for field in fields(FrameSettings):
@@ -54,4 +56,5 @@ def frame_options(args: argparse.Namespace) -> dict[str, Any]:
             except json.JSONDecodeError as error:
                 raise DataError(f"{summary}: not valid JSON ({error.msg}); say all of --fps, … or delete it") from error
             settings |= {name: trained[name] for name in FRAME_FIELDS if name in trained}
+    settings |= published or {}
     return settings | {name: getattr(args, name) for name in FRAME_FIELDS if getattr(args, name) is not None}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from invert_rl.evaluation import command as evaluate
+from invert_rl.evaluation import submission
 from invert_rl.report import command as report
 from invert_rl.tasks import preset_names
 
@@ -19,7 +20,7 @@ COMMANDS = re.findall(r"^(?:invert-rl|accelerate launch -m invert_rl.cli) (.*)$"
 
 def parser_of(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-    {"evaluate": evaluate, "report": report}[name].add_arguments(parser)
+    {"evaluate": evaluate, "report": report, "qvhighlights-submission": submission}[name].add_arguments(parser)
     return parser
 
 
