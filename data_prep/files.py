@@ -58,30 +58,60 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return decode_json(read_text(path), str(path), first_line=1)
 
 
-def read_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
-    """JSON objects, one per line, as ``(line number from 1, object)``; raises `DataError` naming the line."""
-    records = []
-    for number, line in read_lines(path):
+def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """JSON objects, one per line, as ``(line number from 1, object)``, a line at a time.
+
+    Raises `DataError` naming the line when it is reached, and as `read_text` does.
+    """
+    for number, line in _lines_of(Path(path)):
         record = decode_json(line, str(path), first_line=number)
         if not isinstance(record, dict):
             raise DataError(f"{path}:{number}: expected a JSON object, found {type(record).__name__}")
-        records.append((number, record))
-    return records
+        yield number, record
 
 
-def read_records(path: str | os.PathLike[str]) -> list[tuple[int, str, dict[str, Any]]]:
+def read_records(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """The objects of a JSON list, or of JSON lines, as ``(line or place in the list from 1, where, object)``.
 
-    Raises `DataError` as `read_json` and `read_jsonl` do, and for anything but objects.
+    Lines are read one at a time, a list as a whole. Raises `DataError` as `read_json` and `read_jsonl` do, and for
+    anything but objects.
     """
-    text = read_text(path)
-    if not text.lstrip().startswith("["):
-        return [(number, f"{path}:{number}", record) for number, record in read_jsonl(path)]
-    records = decode_json(text, str(path), first_line=1)
-    for number, record in enumerate(records, start=1):
+    _, first = next(_lines_of(Path(path)))
+    if not first.lstrip().startswith("["):
+        for number, record in read_jsonl(path):
+            yield number, f"{path}:{number}", record
+        return
+    for number, record in enumerate(read_json(path), start=1):
         if not isinstance(record, dict):
             raise DataError(f"{path}: entry {number}: expected a JSON object, found {type(record).__name__}")
-    return [(number, f"{path}: entry {number}", record) for number, record in enumerate(records, start=1)]
+        yield number, f"{path}: entry {number}", record
+
+
+def _lines_of(path: Path) -> Iterator[tuple[int, str]]:
+    """The non-blank lines of a text file, plain or gzip, one at a time; errors and line ends as of `read_text`."""
+    number, place, any_line = 0, 0, False
+    try:
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        with gzip.open(path) if packed else path.open("rb") as lines:
+            for number, data in enumerate(lines, start=1):
+                try:
+                    line = data.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(
+                        f"{path}:{number}: not UTF-8 text ({error.reason} at byte {place + error.start}); save the "
+                        "file as UTF-8"
+                    ) from error
+                place += len(data)
+                if line.strip():
+                    any_line = True
+                    yield number, line.rstrip("\r\n")
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: damaged gzip file ({error}); fetch it again") from error
+    except OSError as error:
+        raise unreadable(path, error, "an annotation file") from error
+    if not any_line:
+        raise DataError(f"{path}: the file is empty")
 
 
 def read_csv(path: str | os.PathLike[str], columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:

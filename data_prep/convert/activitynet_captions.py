@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.grounding import RowBuilder, VideoNames
@@ -21,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.split, ledger, video_name)
 
 
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """Rows of ActivityNet Captions, one per sentence, with id ``activitynet-captions-SPLIT-VIDEO-INDEX``.
 
     Raises `DataError` for a malformed file, a video listed twice, or as many times as sentences not given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.grounding import RowBuilder, VideoNames
@@ -29,12 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.durations, args.split, ledger, video_name)
 
 
-def read(annotations: Path, durations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def read(annotations: Path, durations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """Rows of Charades-STA, one per line, with id ``charades-sta-SPLIT-LINE``.
 
     A line of another form is rejected; raises `DataError` if no line has it or a file is malformed.

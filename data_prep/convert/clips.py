@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.check_videos import probe_each
@@ -30,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.videos, args.split, ledger)
 
 
-def read(annotations: Path, videos: Path, split: str, ledger: Ledger) -> list[Row]:
+def read(annotations: Path, videos: Path, split: str, ledger: Ledger) -> Iterable[Row]:
     """Rows of a hand-made set, one per query, with id ``clips-SPLIT-NUMBER`` (position in the file from 1).
 
     The file is a list, or an object with the list under ``annotations``; ``video`` is a path relative to

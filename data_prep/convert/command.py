@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from data_prep.convert import (
     didemo,
     epic_kitchens,
     hirest,
+    jsonl,
     lighthouse,
     museg,
     nextgqa,
@@ -36,6 +39,7 @@ from data_prep.convert.ledger import Ledger
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.rows import Row, split_windows, write_parquet, write_rows
+from data_prep.spool import RowSpool, Seen
 from data_prep.verbs import annotate_verbs, without_verb
 from rewards.errors import RewardError
 from rewards.pipelines import load_pipeline
@@ -58,9 +62,12 @@ GROUNDING: dict[str, Any] = {
         rextime,
         hirest,
         lighthouse,
+        jsonl,
     )
 }
 """Sets whose annotations name their videos, by sub-command."""
+BATCH = 10_000
+"""Rows that are split or annotated at a time."""
 TRAINING_SPLITS = ("train", "training")
 """Splits whose multi-window queries become one row per window unless told otherwise."""
 
@@ -70,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sets = parser.add_subparsers(dest="dataset", required=True, metavar="DATASET")
     for module in GROUNDING.values():
         grounding = sets.add_parser(module.NAME, help=module.HELP, description=f"{module.HELP}, to rows.")
-        _add_shared(grounding, split_required=True)
+        _add_shared(grounding, split_required=True, output_required=module is not jsonl)
         _add_grounding(grounding)
         module.add_arguments(grounding)
         _add_video_names(grounding, module.PATTERN)
@@ -99,6 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert as the parsed arguments say; returns 0, or 1 after writing one error to stderr."""
     try:
+        if getattr(args, "show", None) is not None:
+            return jsonl.show(args)
         summary = convert(args)
     except (DataError, RewardError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -117,7 +126,7 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
     """
     began = time.monotonic()
     _check_output(args)
-    ledger = Ledger()
+    ledger = Ledger(getattr(args, "unlabelled", False))
     summary: dict[str, Any] = {"dataset": args.dataset, "split": args.split, "output": str(args.output)}
     if args.dataset in (thumos14.NAME, activitynet13.NAME, epic_kitchens.NAME):
         database = _read_detection(args, ledger)
@@ -125,9 +134,9 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
         write_detection(args.dataset, database, args.output)
         summary |= {"videos": len(database)}
     else:
-        rows = _read_grounding(args, ledger, summary)
+        rows, videos = _read_grounding(args, ledger, summary), Seen()
         write = write_parquet if args.format == "parquet" else write_rows
-        summary |= {"rows": write(rows, args.output), "videos": len({row.video for row in rows})}
+        summary |= {"rows": write(_counted(rows, videos), args.output), "videos": len(videos)}
     rejected = _rejected_path(args.output)
     ledger.write_rejected(rejected)
     summary |= {
@@ -142,6 +151,8 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
 
 def _check_output(args: argparse.Namespace) -> None:
     inputs = [getattr(args, name, None) for name in ("annotations", "durations", "classes", "windows", "paths")]
+    if args.output is None:
+        raise DataError("--output FILE is missing; only --show goes without")
     if args.output.resolve() in [path.resolve() for path in inputs if path is not None]:
         raise DataError(f"{args.output}: --output is one of the files to read; choose another name")
     if getattr(args, "format", None) == "parquet" and args.output.suffix != ".parquet":
@@ -156,7 +167,7 @@ def _read_detection(args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
     return epic_kitchens.convert(args, ledger)
 
 
-def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str, Any]) -> list[Row]:
+def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str, Any]) -> Iterable[Row]:
     """The rows, split by window and annotated with verbs as asked; adds to ``summary`` what these two did."""
     if args.dataset == clips.NAME:
         rows = clips.convert(args, ledger)
@@ -168,16 +179,31 @@ def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str,
     _check(args, ledger)
     split = args.split in TRAINING_SPLITS if args.split_windows is None else args.split_windows
     if split:
-        rows = split_windows(rows)
+        rows = _each_batch(rows, split_windows)
     if args.annotate == "verbs":
         pipeline = load_pipeline()
-        rows = annotate_verbs(rows, pipeline)
-        listed = without_verb(rows)
+        annotated = RowSpool()
+        for row in _each_batch(rows, lambda batch: annotate_verbs(batch, pipeline)):
+            annotated.append(row)
         path = args.output.with_suffix(".no_verb.jsonl")
-        write_rows(listed, path)
+        listed = write_rows(_each_batch(annotated, without_verb), path)
         summary["verb_pipeline"] = {"name": pipeline.name, "version": pipeline.version}
-        summary["rows_without_verb"] = {"count": len(listed), "file": str(path)}
+        summary["rows_without_verb"] = {"count": listed, "file": str(path)}
+        rows = annotated
     return rows
+
+
+def _each_batch(rows: Iterable[Row], change: Callable[[list[Row]], list[Row]]) -> Iterator[Row]:
+    """What ``change`` makes of the rows, some at a time."""
+    rows = iter(rows)
+    while batch := list(islice(rows, BATCH)):
+        yield from change(batch)
+
+
+def _counted(rows: Iterable[Row], videos: Seen) -> Iterator[Row]:
+    for row in rows:
+        videos.add(row.video)
+        yield row
 
 
 def _check(args: argparse.Namespace, ledger: Ledger) -> None:
@@ -196,7 +222,7 @@ def _rejected_path(output: Path) -> Path:
     return output.with_suffix(".rejected.jsonl")
 
 
-def _add_shared(parser: argparse.ArgumentParser, split_required: bool) -> None:
+def _add_shared(parser: argparse.ArgumentParser, split_required: bool, output_required: bool = True) -> None:
     parser.add_argument(
         "--annotations", type=Path, required=True, metavar="FILE", help="the official file, plain or .gz"
     )
@@ -210,7 +236,7 @@ def _add_shared(parser: argparse.ArgumentParser, split_required: bool) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        required=True,
+        required=output_required,
         metavar="FILE",
         help="where to write; beside it appear *.rejected.jsonl and *.summary.json",
     )
@@ -224,6 +250,11 @@ def _add_grounding(parser: argparse.ArgumentParser) -> None:
         "--split-windows",
         action=argparse.BooleanOptionalAction,
         help="one row per window, ids …#0, …#1 (default: for --split train)",
+    )
+    parser.add_argument(
+        "--unlabelled",
+        action="store_true",
+        help="keep queries without windows (test sets, videos of one's own): they can be answered, not scored",
     )
     parser.add_argument(
         "--annotate", choices=("verbs",), help="add verb lemmas and the masked query to each row's meta"

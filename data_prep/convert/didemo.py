@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--durations", type=Path, help="JSON {video: seconds}; default: 5 s for each of num_segments")
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.annotators, args.durations, args.split, ledger, video_name)
 
 
 def read(
     annotations: Path, annotators: str, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames
-) -> list[Row]:
+) -> Iterable[Row]:
     """Rows of DiDeMo, with id ``didemo-SPLIT-ANNOTATION_ID``; ``times`` (chunks, all annotators) go to ``meta``.
 
     Chunk a to b, both included, is ``[5 a, 5 (b + 1)]`` s, clipped to the length. In TEMPO ``times`` may be one pair.

@@ -19,6 +19,7 @@ from data_prep.rows import (
     parse_row,
     part_ids,
 )
+from data_prep.spool import Seen
 
 LONG_QUERY_WORDS = 60
 """A longer query is noted."""
@@ -56,10 +57,10 @@ class RowBuilder:
         self.source = source
         self.ledger = ledger
         self.video_name = video_name
-        self.rows: list[Row] = []
-        self._ids: dict[str, str] = {}
-        self._parts: dict[str, str] = {}
-        self._video_queries: set[tuple[str, str]] = set()
+        self.rows = ledger.rows
+        self._ids = Seen()
+        self._parts = Seen()
+        self._video_queries = Seen()
 
     def add(
         self,
@@ -80,9 +81,8 @@ class RowBuilder:
         """
         check_video_name(video, entry.where)
         identity = f"{self.dataset}-{self.split}-{key}"
-        if identity in self._ids:
-            raise DataError(f"{entry.where}: id {identity!r} is already used at {self._ids[identity]}")
-        self._ids[identity] = entry.where
+        if not self._ids.add(identity, entry.where):
+            raise DataError(f"{entry.where}: id {identity!r} is already used at {self._ids.find(identity)}")
         if duration is None:
             self.ledger.reject(entry, "no duration is known for the video", video)
             return
@@ -100,7 +100,10 @@ class RowBuilder:
                 self.ledger.reject(entry, f"the clip: {problem}", f"{clip} in a file of {duration} s")
                 return
             clip = (max(0.0, round(float(clip[0]), 6)), min(round(float(clip[1]), 6), duration))
-        repaired = self._clean_windows(entry, windows, clip or (0.0, duration))
+        if windows == [] and (self.ledger.unlabelled or (meta or {}).get("irrelevant")):
+            repaired: tuple[Window, ...] | None = ()
+        else:
+            repaired = self._clean_windows(entry, windows, clip or (0.0, duration))
         if repaired is None:
             return
         row_meta = {"source": f"{self.source.name}:{entry.line}", **(meta or {})}
@@ -128,15 +131,16 @@ class RowBuilder:
     def _refusal(self, row: Row, entry: Entry) -> str | None:
         """What `read_rows` would say against a row beside the earlier ones; None if nothing."""
         try:
-            parse_row(as_record(row), entry.where)
+            parse_row(as_record(row), entry.where, self.ledger.unlabelled)
         except DataError as error:
             return str(error)
         for name in part_ids(row):
-            if name in self._ids:
-                return f"id {name!r}, of a part of {row.id!r}, is already used at {self._ids[name]}"
-        if row.id in self._parts:
-            return f"id {row.id!r} is already used for a part at {self._parts[row.id]}"
-        self._parts |= dict.fromkeys(part_ids(row), entry.where)
+            if self._ids.find(name) is not None:
+                return f"id {name!r}, of a part of {row.id!r}, is already used at {self._ids.find(name)}"
+        if self._parts.find(row.id) is not None:
+            return f"id {row.id!r} is already used for a part at {self._parts.find(row.id)}"
+        for name in part_ids(row):
+            self._parts.add(name, entry.where)
         return None
 
     def _clean_query(self, entry: Entry, query: Any) -> str | None:
@@ -192,8 +196,9 @@ class RowBuilder:
             "query with non-ASCII characters": not query.isascii(),
             f"query of more than {LONG_QUERY_WORDS} words": words > LONG_QUERY_WORDS,
             f"query of fewer than {SHORT_QUERY_WORDS} words": words < SHORT_QUERY_WORDS,
-            "same video and query as an earlier entry": (video, query) in self._video_queries,
+            "same video and query as an earlier entry": not self._video_queries.add(f"{video}\n{query}"),
             "query with several windows": len(windows) > 1,
+            "query without windows": not windows,
             f"window shorter than {SHORT_WINDOW_SECONDS:g} s": any(
                 end - start < SHORT_WINDOW_SECONDS for start, end in windows
             ),
@@ -205,7 +210,6 @@ class RowBuilder:
         for kind, true in kinds.items():
             if true:
                 self.ledger.note(entry, kind)
-        self._video_queries.add((video, query))
 
 
 class VideoNames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.moments, args.split, ledger, video_name)
 
 
-def read(annotations: Path, moments: str, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def read(annotations: Path, moments: str, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """Rows of HiREST with id ``hirest-SPLIT-NUMBER``: the number of the moment or step in the file, from 1.
 
     A video that is the answer as a whole, one that is not relevant, and the test file's placeholders are rejected.

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
+from data_prep.spool import RowSpool, Spool
 
 EXAMPLES_KEPT = 3
 
@@ -43,9 +44,13 @@ class Tally:
 class Ledger:
     """Collects what happened to each `Entry`: accepted, rejected with a reason, repaired, noted."""
 
-    def __init__(self) -> None:
+    def __init__(self, unlabelled: bool = False) -> None:
+        self.unlabelled = unlabelled
+        """Whether a query without windows is kept, to be answered and not scored."""
         self.accepted = 0
-        self.rejected: list[dict[str, Any]] = []
+        self.rows = RowSpool()
+        """The rows of a grounding set, in the order of the file."""
+        self.rejected = Spool()
         self.reasons: dict[str, Tally] = {}
         self.repairs: dict[str, Tally] = {}
         self.notes: dict[str, Tally] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.durations import read_durations
@@ -31,12 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.durations, args.split, ledger, video_name)
 
 
-def read(annotations: Path, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def read(
+    annotations: Path, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames
+) -> Iterable[Row]:
     """Rows of MUSEG, one per record with all its windows, with id ``museg-SPLIT-NUMBER`` (place in the file from 1).
 
     The query is taken out of the instruction. ``durations`` (by file name without ending) gives the lengths that the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.grounding import RowBuilder, VideoNames
@@ -23,14 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--paths", type=Path, help="map_vid_vidorID.json: videos lie in VidOR's folders")
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.windows, args.paths, args.split, ledger, video_name)
 
 
 def read(
     annotations: Path, windows: Path, paths: Path | None, split: str, ledger: Ledger, video_name: VideoNames
-) -> list[Row]:
+) -> Iterable[Row]:
     """Rows of NExT-GQA, one per question with all its windows, with id ``next-gqa-SPLIT-VIDEO-QID``.
 
     The length is frames over fps (the file's own is rounded to whole seconds); options and answer go to ``meta``.

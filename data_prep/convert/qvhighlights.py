@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.grounding import RowBuilder, VideoNames
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.split, ledger, video_name)
 
@@ -33,7 +34,7 @@ def read(
     video_name: VideoNames,
     dataset: str = NAME,
     kept: tuple[str, ...] = (),
-) -> list[Row]:
+) -> Iterable[Row]:
     """Rows of QVHighlights, or of a ``dataset`` in its layout, one per query with all its windows.
 
     Ids are ``DATASET-SPLIT-QID``; the fields ``kept`` go to ``meta``.
@@ -50,7 +51,7 @@ def read(
         if not isinstance(record["vid"], str):
             raise DataError(f"{where}: field 'vid' must be text, found {record['vid']!r}")
         entry = Entry(number, where, record)
-        if record.get("relevant_windows") is None:
+        if record.get("relevant_windows") is None and not ledger.unlabelled:
             ledger.reject(entry, "no ground truth: the query has no relevant_windows", str(record["qid"]))
             continue
         builder.add(
@@ -59,7 +60,7 @@ def read(
             record["vid"],
             record["duration"],
             record["query"],
-            record["relevant_windows"],
+            [] if record.get("relevant_windows") is None else record["relevant_windows"],
             {name: record[name] for name in ("qid", *kept) if name in record},
         )
     return builder.rows

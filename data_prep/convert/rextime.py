@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
 from data_prep.convert import qvhighlights
 from data_prep.convert.grounding import VideoNames
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for, with the right option's letter in ``meta.ans``.
 
     Videos are ActivityNet's (``v_…``) and QVHighlights' cuts, whose offsets stand in the name: times are the cut's.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.split, ledger, video_name)
 
 
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """Rows of Time-R1's set, with id ``time-r1-SPLIT-NUMBER`` (place in the file from 1).
 
     ``video_start`` and ``video_end`` become the row's clip unless the file was cut there already, which its name says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
@@ -21,12 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """The rows that the parsed command line asks for."""
     return read(args.annotations, args.split, ledger, video_name)
 
 
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> list[Row]:
+def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
     """Rows of TVGBench, with id ``tvgbench-SPLIT-NUMBER`` (place in the file from 1).
 
     ``start`` and ``end`` become the row's clip: one path occurs with several clips, so the file is the whole video. Its

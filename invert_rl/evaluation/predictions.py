@@ -92,8 +92,7 @@ def read_predictions(
     else:
         content = read_text(path)
         if content.lstrip().startswith("["):
-            records = read_records(path)
-            return [_prediction(record, where, id_of_qid, by_id, tasks) for _, where, record in records]
+            return [_prediction(record, where, id_of_qid, by_id, tasks) for _, where, record in read_records(path)]
         lines = content.split("\n")
     last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
     for number, line in enumerate(lines):
