@@ -58,7 +58,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return decode_json(read_text(path), str(path), first_line=1)
 
 
-def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
+    """All of `iter_jsonl`."""
+    return list(iter_jsonl(path))
+
+
+def iter_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     """JSON objects, one per line, as ``(line number from 1, object)``, a line at a time.
 
     Raises `DataError` naming the line when it is reached, and as `read_text` does.
@@ -70,15 +75,15 @@ def read_jsonl(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, An
         yield number, record
 
 
-def read_records(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def iter_records(path: str | os.PathLike[str]) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """The objects of a JSON list, or of JSON lines, as ``(line or place in the list from 1, where, object)``.
 
-    Lines are read one at a time, a list as a whole. Raises `DataError` as `read_json` and `read_jsonl` do, and for
+    Lines are read one at a time, a list as a whole. Raises `DataError` as `read_json` and `iter_jsonl` do, and for
     anything but objects.
     """
     _, first = next(_lines_of(Path(path)))
     if not first.lstrip().startswith("["):
-        for number, record in read_jsonl(path):
+        for number, record in iter_jsonl(path):
             yield number, f"{path}:{number}", record
         return
     for number, record in enumerate(read_json(path), start=1):

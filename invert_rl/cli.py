@@ -13,6 +13,7 @@ from invert_rl.errors import explain
 COMMANDS = {
     "ask": ("invert_rl.ask_command", "ask a model when something happens in a video"),
     "convert": ("data_prep.convert.command", "turn official annotation files into rows"),
+    "mix": ("invert_rl.mixture.command", "one training list of several sources, apart from test sets"),
     "check-videos": ("data_prep.check_videos", "decode each video once and write a manifest"),
     "cache-frames": ("invert_rl.video.cache_frames", "decode the frames of a data set once, ahead of training"),
     "audit-rewards": ("invert_rl.audit_rewards_command", "what rewards pay without a look at the video"),

@@ -12,7 +12,7 @@ from data_prep.convert.durations import read_durations
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_records
+from data_prep.files import iter_records
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -50,7 +50,7 @@ def read(
     """
     length = read_durations(durations) if durations is not None else {}
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(read_records(annotations), NAME):
+    for number, where, record in progress(iter_records(annotations), NAME):
         if not {"annotation_id", "description", "video", "times", "num_segments"} <= record.keys():
             raise DataError(f"{where}: expected annotation_id, description, video, times and num_segments")
         entry, times = Entry(number, where, record), record["times"]

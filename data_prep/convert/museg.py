@@ -11,7 +11,7 @@ from data_prep.convert.durations import read_durations
 from data_prep.convert.grounding import RowBuilder, VideoNames
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_records
+from data_prep.files import iter_records
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -47,7 +47,7 @@ def read(
     """
     length = read_durations(durations) if durations is not None else {}
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(read_records(annotations), NAME):
+    for number, where, record in progress(iter_records(annotations), NAME):
         text = record.get("problem", record.get("question"))
         windows = record.get("solution", record.get("groundtruth"))
         if not isinstance(text, str) or windows is None or not isinstance(record.get("video"), str):

@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.convert.grounding import RowBuilder, VideoNames
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_jsonl
+from data_prep.files import iter_jsonl
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -43,7 +43,7 @@ def read(
     and saliency scores are not carried over. Raises `DataError` for a malformed line or a repeated qid.
     """
     builder = RowBuilder(dataset, split, annotations, ledger, video_name)
-    for number, record in progress(read_jsonl(annotations), dataset):
+    for number, record in progress(iter_jsonl(annotations), dataset):
         where = f"{annotations}:{number}"
         for field in ("qid", "query", "duration", "vid"):
             if field not in record:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
-from data_prep.files import read_json, read_records, read_text, unreadable
+from data_prep.files import iter_records, read_json, read_text, unreadable
 
 KEY = "@key"
 """Where the key of a record stands when the file is one object of records."""
@@ -44,7 +44,7 @@ def records_of(path: Path, split: str) -> Iterator[Record]:
     elif kind == ".json" and _begins_with_brace(path) and not _is_lines(path):
         yield from _object(path)
     else:
-        yield from read_records(path)
+        yield from iter_records(path)
 
 
 def _folder(path: Path, split: str) -> Iterator[Record]:

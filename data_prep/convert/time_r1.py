@@ -11,7 +11,7 @@ from typing import Any
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_records
+from data_prep.files import iter_records
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -41,7 +41,7 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
     percent of ``pred`` with the window, so high is easy; both go to ``meta``.
     """
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(read_records(annotations), NAME):
+    for number, where, record in progress(iter_records(annotations), NAME):
         if not {"video", "duration", "timestamp", "sentence"} <= record.keys():
             raise DataError(
                 f"{where}: expected the fields video, duration, timestamp and sentence; is it train_2k5.json?"

@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_records
+from data_prep.files import iter_records
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -35,7 +35,7 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
     the row's clip, to which the windows are relative. A video that is a folder of frames (no ending) is rejected.
     """
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(read_records(annotations), NAME):
+    for number, where, record in progress(iter_records(annotations), NAME):
         events = record.get("events", [record])
         if not {"video_path", "duration"} <= record.keys() or not isinstance(events, list):
             raise DataError(f"{where}: expected the fields video_path, duration and events, or query and span")

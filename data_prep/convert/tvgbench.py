@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_records
+from data_prep.files import iter_records
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -35,7 +35,7 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
     at most 789 of the 800 can score, in the published numbers too.
     """
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(read_records(annotations), NAME):
+    for number, where, record in progress(iter_records(annotations), NAME):
         if not {"path", "question", "answer", "duration"} <= record.keys():
             raise DataError(f"{where}: expected the fields path, question, answer and duration; is it tvgbench.json?")
         entry = Entry(number, where, record)

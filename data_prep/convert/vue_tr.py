@@ -9,7 +9,7 @@ from pathlib import Path
 from data_prep.convert.grounding import RowBuilder, VideoNames
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
-from data_prep.files import read_records
+from data_prep.files import iter_records
 from data_prep.progress import progress
 from data_prep.rows import Row
 
@@ -34,7 +34,7 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
     ``query_modality`` goes to ``meta``: 288 of the 1,598 queries (V2: 287 of 1,600) cannot be answered without sound.
     """
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(read_records(annotations), NAME):
+    for number, where, record in progress(iter_records(annotations), NAME):
         if not {"query_id", "video_id", "duration", "query", "gt"} <= record.keys():
             raise DataError(f"{where}: expected the fields query_id, video_id, duration, query and gt; is it VUE-TR?")
         meta = {name: record[name] for name in KEPT if name in record}

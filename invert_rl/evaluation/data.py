@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from data_prep.errors import DataError
-from data_prep.files import GZIP_MAGIC, read_jsonl
+from data_prep.files import GZIP_MAGIC, iter_jsonl
 from data_prep.rows import Row, parse_row, read_rows
 
 
@@ -22,7 +22,7 @@ def read_evaluation_rows(path: str | os.PathLike[str]) -> list[Row]:
     if path.suffix == ".parquet" or not _is_qvhighlights(path):
         return read_rows(path, unlabelled=True)
     rows: dict[str, Row] = {}
-    for number, record in read_jsonl(path):
+    for number, record in iter_jsonl(path):
         where = f"{path}:{number}"
         missing = [name for name in ("qid", "vid", "duration", "query") if name not in record]
         if missing:

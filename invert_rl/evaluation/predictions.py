@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write, read_records, read_text
+from data_prep.files import atomic_write, iter_records, read_text
 from data_prep.rows import Row, Window, is_seconds, split_windows
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
 
@@ -92,7 +92,7 @@ def read_predictions(
     else:
         content = read_text(path)
         if content.lstrip().startswith("["):
-            return [_prediction(record, where, id_of_qid, by_id, tasks) for _, where, record in read_records(path)]
+            return [_prediction(record, where, id_of_qid, by_id, tasks) for _, where, record in iter_records(path)]
         lines = content.split("\n")
     last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
     for number, line in enumerate(lines):

@@ -131,9 +131,18 @@ class Task:
             "duration": f"{row.shown_seconds:.2f}",
         }
 
+    def worded_for(self, row: Row) -> Task:
+        """The task as it is worded for a row: by the preset of ``meta.source_prompt`` (mixtures), else by the run's."""
+        name = row.meta.get("source_prompt")
+        if name is None:
+            return self
+        from invert_rl.tasks.presets import reworded
+
+        return reworded(self, name)
+
     def text(self, row: Row) -> str:
         """The user's text for a row."""
-        return self.prompt.format(**self.fields(row))
+        return self.worded_for(row).prompt.format(**self.fields(row))
 
     def answer(self, row: Row) -> str | None:
         """The annotated answer that supervised fine-tuning teaches, without tags; None where there is none."""
@@ -152,10 +161,10 @@ class Task:
 
     def target(self, row: Row) -> str:
         """The whole completion to teach; raises `ValueError` for a task without annotated answers."""
-        answer = self.answer(row)
+        answer = self.worded_for(row).answer(row)
         if answer is None:
             raise ValueError(f"task {self.name!r} has no answers to teach: its class must define answer(row)")
-        return self.completion(answer, self.thought(row))
+        return self.worded_for(row).completion(answer, self.thought(row))
 
     def read(self, text: str, row: Row) -> list[Window] | None:
         """The windows that a completion names, seconds of the file; None where it cannot be read."""
@@ -163,7 +172,7 @@ class Task:
 
     def is_valid(self, text: str, row: Row) -> bool:
         """Whether a completion holds an answer where its layout wants it, and of its kind."""
-        if self.layout != BARE and extract_answer(text) is None:
+        if self.worded_for(row).layout != BARE and extract_answer(text) is None:
             return False
         return self.read(text, row) is not None
 
@@ -182,7 +191,7 @@ class Task:
             "windows": [list(window) for window in row.clip_windows],
             "duration": row.shown_seconds,
             "verbs": list(row.meta.get("verbs", ())),
-            "answer_format": self.answer_format,
+            "answer_format": self.worded_for(row).answer_format,
         }
 
     def metrics(

@@ -138,6 +138,24 @@ def load_preset(
     return Preset(title, tasks, kwargs, digest, {**content, "chat_template_kwargs": kwargs})
 
 
+@functools.cache
+def reworded(task: Task, name: str) -> Task:
+    """``task`` as the shipped preset ``name`` words it; as it is where that preset does not word it.
+
+    Raises `DataError` for a preset that is not shipped, or that has arguments for the chat template.
+    """
+    if name not in preset_names():
+        raise DataError(f"source_prompt {name!r} is no shipped preset; there are {', '.join(preset_names())}")
+    preset = load_preset(name)
+    if preset.chat_template_kwargs:
+        raise DataError(f"preset {name!r} sets the chat template, which only a whole run can (--prompt)")
+    other = preset.tasks.get(task.name)
+    if other is None:
+        return task
+    wording = {field: getattr(other, field) for field in ("prompt", "kind", "layout", "video_first", "system")}
+    return replace(task, **wording)
+
+
 def _options(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """What a preset says about all of its prompts, with defaults; raises `DataError` for what it cannot say."""
     options = {"template": "", "video": "first", "system": "", "chat_template_kwargs": {}, **content}

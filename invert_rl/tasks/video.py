@@ -17,6 +17,7 @@ def messages(task: Task, row: Row, video: VideoRef | None = None) -> list[dict[s
 
     ``video`` is what is shown; default: what the task shows of the row.
     """
+    task = task.worded_for(row)
     shown = asdict(task.video(row) if video is None else video)
     content = [{"type": "video", "video": shown}, {"type": "text", "text": task.text(row)}]
     chat = [{"role": "user", "content": content if task.video_first else content[::-1]}]

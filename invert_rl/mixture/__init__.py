@@ -1,0 +1,1 @@
+"""Mixtures: one training list of several sources, kept apart from named test sets."""
