@@ -18,19 +18,26 @@ from data_prep.convert import (
     charades_sta,
     clips,
     didemo,
+    ego4d_nlq,
     epic_kitchens,
     hirest,
+    internvid_vtime,
     jsonl,
     lighthouse,
+    momentseeker,
     museg,
     nextgqa,
+    queryd,
     qvhighlights,
+    ra_rft,
     rextime,
     tacos,
     thumos14,
     time_r1,
     timelens,
     tvgbench,
+    videomind,
+    vtimellm,
     vue_tr,
 )
 from data_prep.convert.detection import CLIP, SEGMENT_RULES, write_detection
@@ -62,6 +69,13 @@ GROUNDING: dict[str, Any] = {
         rextime,
         hirest,
         lighthouse,
+        momentseeker,
+        ego4d_nlq,
+        queryd,
+        internvid_vtime,
+        videomind,
+        vtimellm,
+        ra_rft,
         jsonl,
     )
 }
@@ -150,7 +164,10 @@ def convert(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _check_output(args: argparse.Namespace) -> None:
-    inputs = [getattr(args, name, None) for name in ("annotations", "durations", "classes", "windows", "paths")]
+    inputs = [
+        getattr(args, name, None)
+        for name in ("annotations", "durations", "classes", "windows", "paths", "times", "videos_of_split")
+    ]
     if args.output is None:
         raise DataError("--output FILE is missing; only --show goes without")
     if args.output.resolve() in [path.resolve() for path in inputs if path is not None]:
