@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from accelerate import PartialState
 from rich.console import Console
@@ -118,6 +119,22 @@ def peak_rss_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def gpu_use(seconds: float) -> dict[str, Any]:
+    """``gpu`` of a summary: its name, how many processes had one, GiB at most, hours; empty without a GPU.
+
+    ``peak_gib`` is what PyTorch reserved on the main process's GPU, without a vLLM engine of its own process;
+    ``gpu_hours`` are those of all processes.
+    """
+    if not torch.cuda.is_available():
+        return {}
+    count = PartialState().num_processes
+    hours = seconds / 3600
+    peak = torch.cuda.max_memory_reserved() / 2**30
+    name = torch.cuda.get_device_name()
+    times = {"hours": round(hours, 3), "gpu_hours": round(hours * count, 3)}
+    return {"gpu": {"name": name, "count": count, "peak_gib": round(peak, 2), **times}}
+
+
 def write_summary(
     output_dir: str,
     before: Mapping[str, float],
@@ -137,6 +154,7 @@ def write_summary(
         **{name: value for name, value in beside.items() if value is not None},
         "seconds": round(seconds, 1),
         "peak_rss_gib": round(peak_rss_gib(), 2),
+        **gpu_use(seconds),
         "settings": dict(settings),
     }
     with atomic_write(path) as out:

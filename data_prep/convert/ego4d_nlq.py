@@ -103,7 +103,7 @@ def _add(
 def _add_flat(builder: RowBuilder, number: int, where: str, record: dict[str, Any]) -> None:
     if not {"video_id", "query", "duration", "timestamps"} <= record.keys():
         raise DataError(f"{where}: expected the challenge's JSON, or lines of video_id, query, duration and timestamps")
-    meta = {name: record[name] for name in ("query_id", "query_type") if name in record}
+    meta: dict[str, Any] = {name: record[name] for name in ("query_id", "query_type") if name in record}
     video = str(record["video_id"])
     query, windows = _cleaned(record["query"]), record["timestamps"]
     builder.add(Entry(number, where, record), str(number), video, record["duration"], query, windows, meta)
@@ -111,14 +111,15 @@ def _add_flat(builder: RowBuilder, number: int, where: str, record: dict[str, An
 
 def _add_conversation(builder: RowBuilder, number: int, where: str, record: dict[str, Any]) -> None:
     """The questions of one clip: each a user's turn with the query in quotes, and the answer to it."""
-    video, duration = "", None
+    video: str = ""
+    duration: float | None = None
     turns = record["messages"]
     for index in range(0, len(turns) - 1, 2):
         asked, answered = turns[index].get("content"), turns[index + 1].get("content")
         if isinstance(asked, list):
-            about = next((part["video_url"] for part in asked if part.get("type") == "video_url"), {})
+            about: dict[str, Any] = next((part["video_url"] for part in asked if part.get("type") == "video_url"), {})
             frames = numbers_of([about.get("origin_video_length"), about.get("origin_fps")])
-            video, duration = Path(str(about.get("url", ""))).stem, frames and frames[0] / frames[1]
+            video, duration = Path(str(about.get("url", ""))).stem, frames[0] / frames[1] if frames else None
             asked = next((part["text"] for part in asked if part.get("type") == "text"), "")
         entry = Entry(number, f"{where}, turn {index}", {"question": asked, "answer": answered})
         found, times = QUOTED.search(str(asked)), ANSWER.fullmatch(str(answered).strip())

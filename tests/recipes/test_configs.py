@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from trl import ModelConfig, TrlParser
 
+from invert_rl import runs
 from invert_rl.ablation.config import AblationConfig, read_tables
 from invert_rl.ablation.plan import plan
 from invert_rl.actionvlm.config import ActionVLMArguments
@@ -33,9 +35,10 @@ RECIPES: dict[str, tuple[type, ...]] = {
 }
 """Classes of settings of each recipe."""
 ABLATION = ROOT / "recipes" / "configs" / "toy" / "ablation.yaml"
+PAPER = ROOT / "recipes" / "configs" / "charades_sta" / "ablation.yaml"
 SUPERVISED = sorted((ROOT / "recipes" / "configs" / "planted").glob("*_ablation.yaml"))
 CONFIGS = [
-    path for path in CONFIGS if path not in (ABLATION, *SUPERVISED)
+    path for path in CONFIGS if path not in (ABLATION, PAPER, *SUPERVISED)
 ]  # several runs' fields; they have tests of their own
 
 
@@ -135,3 +138,46 @@ def test_the_shipped_ablation_has_the_rows_of_the_paper():
     assert set(subsets) == every
     curve = next(table for table in given["tables"] if table["name"] == "probability")["rows"]
     assert [runs[name]["tvg_probability"] for name in curve] == [0.0, 0.2, 0.5, 0.8, 1.0]
+
+
+def test_the_papers_ablation_has_its_tables_and_every_run_is_accepted(tmp_path: Path):
+    """Table 2's eight rows, Fig. 5's six values of p, Table 3 with en_core_web_md, Fig. 6."""
+    (config,) = TrlParser((AblationConfig,)).parse_args_and_config(
+        ["--config", str(PAPER), "--output_dir", str(tmp_path)]
+    )
+    config.common |= {"bf16": False}  # the arguments class wants a GPU for it
+    config.start_models["invert-sft"] |= {"bf16": False}
+    jobs = plan(config, PAPER.parent)
+    assert len(jobs) == 1 + len(config.configurations)
+    tables = {table.name: table.rows for table in read_tables(config)}
+    assert {name for rows in tables.values() for name in rows} == set(config.configurations)
+    settings = {job.name: job.settings for job in jobs if job.recipe == "grpo_invert.py"}
+    assert len({frozenset(settings[name]["tasks"]) for name in tables["table2"]}) == len(tables["table2"]) == 8
+    assert [settings[name]["tvg_probability"] for name in tables["fig5"]] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert settings["cosine"]["verb_reward"] == "cosine"
+    assert settings["cosine"]["verb_pipeline"] == settings["binary-md"]["verb_pipeline"] == "en_core_web_md"
+    assert {one["verb_pipeline"] for name, one in settings.items() if name not in ("cosine", "binary-md")} == {
+        "en_core_web_sm"
+    }
+    assert settings["invert-sft"]["model_name_or_path"].startswith(str(tmp_path))
+    assert {one["learning_rate"] for one in settings.values()} == {5e-5}
+    text = (ROOT / "docs" / "reproduce.md").read_text()
+    assert all(f"`ablation.yaml`, {name}" in text for name in tables)
+
+
+def test_values_that_the_paper_does_not_print_are_marked():
+    for name in ("qwen2_5_vl_3b.yaml", "qwen2_5_vl_7b.yaml"):
+        lines = (PAPER.parent / name).read_text().splitlines()
+        for field in ("num_generations", "max_completion_length", "min_pixels", "beta", "temperature", "max_grad_norm"):
+            (line,) = [line for line in lines if line.startswith(f"{field}:")]
+            assert "[ours]" in line, f"{name}: {field}"
+        assert any("en_core_web_sm" in line for line in lines)
+
+
+def test_a_summary_tells_gpu_memory_and_hours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert "gpu" not in json.loads(runs.write_summary(str(tmp_path), {}, {}, 1.0, {}).read_text())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda: 3 << 30)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "A100")
+    told = json.loads(runs.write_summary(str(tmp_path), {}, {}, 7200.0, {}).read_text())["gpu"]
+    assert told == {"name": "A100", "count": 1, "peak_gib": 3.0, "hours": 2.0, "gpu_hours": 2.0}
