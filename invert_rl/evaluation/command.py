@@ -42,6 +42,7 @@ from invert_rl.tasks.options import (
     pipeline_for,
     verb_options,
 )
+from invert_rl.tasks.refuse import REFUSE
 from invert_rl.tasks.tvg import Grounding
 from invert_rl.video.options import add_frame_arguments
 
@@ -233,8 +234,8 @@ def _complete_by_protocol(args: argparse.Namespace) -> NamedProtocol | None:
         raise DataError(
             f"--windows {args.windows}: {args.protocol} asks for {published.windows}; leave one of them out"
         )
-    if published.rules.measure == "refusal" and args.predictions is None and args.tasks != ["refuse"]:
-        raise DataError(f"--protocol {args.protocol} is about the task refuse: add --tasks refuse")
+    if published.rules.measure == "refusal" and args.predictions is None and args.tasks != [REFUSE.name]:
+        raise DataError(f"--protocol {args.protocol} is about the task {REFUSE.name}: add --tasks {REFUSE.name}")
     args.windows = published.windows
     args.prompt = args.prompt or published.prompt
     if args.windows == "all" and args.prompt is None and args.predictions is not None:

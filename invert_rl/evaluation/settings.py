@@ -9,8 +9,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.named_protocols import named_protocol
-from invert_rl.tasks import Preset
+from invert_rl.tasks import DEFAULT_TASK, Preset
 from invert_rl.tasks.base import SPANS
+from invert_rl.tasks.refuse import Refusal
 from invert_rl.tasks.tvg import Grounding
 
 DEFAULT_METRIC = "mIoU"
@@ -53,11 +54,12 @@ class ValidationFields:
         if self.protocol is None:
             return preset
         published = named_protocol(self.protocol)
-        if published.windows == "all" and preset.tasks["tvg"].kind != SPANS:
+        if published.windows == "all" and preset.tasks[DEFAULT_TASK].kind != SPANS:
             raise DataError(
                 f"protocol {self.protocol} asks for every moment: the prompt must, too (prompt: spans_json)"
             )
-        if published.rules.measure == "refusal" and "refuse" not in preset.tasks:
+        refusals = [task for task in preset.tasks.values() if isinstance(task, Refusal)]
+        if published.rules.measure == "refusal" and not refusals:
             raise DataError(f"protocol {self.protocol} is about the task refuse, which --tasks leaves out")
         tasks = {
             name: replace(task, rules=published.rules, windows=published.windows)

@@ -14,7 +14,7 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from data_prep.rows import write_rows
 from invert_rl.evaluation.data import file_sha256
-from invert_rl.mixture.config import read_mixture
+from invert_rl.mixture.config import CONTAMINATION, read_mixture
 from invert_rl.mixture.resolve import IN_TEST_SET, resolve
 
 SHOWN = 3
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.jsonl", help="the rows to write")
     parser.add_argument(
         "--contamination",
-        choices=("refuse", "drop"),
+        choices=CONTAMINATION,
         help="rows whose video is in a test set: an error, or left out and listed; default: the YAML's, or refuse",
     )
     parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     resolved = resolve(mixture)
     rejected = args.output.with_suffix(".rejected.jsonl")
     _write_lines(rejected, resolved.rejected)
-    if resolved.contaminated and (args.contamination or mixture.contamination) == "refuse":
+    if resolved.contaminated and (args.contamination or mixture.contamination) != "drop":
         found = [record for record in resolved.rejected if record["kind"] == IN_TEST_SET]
         shown = "; ".join(f"{record['id']} of {record['source']}: {record['reason']}" for record in found[:SHOWN])
         raise DataError(

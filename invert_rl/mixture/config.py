@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
 
@@ -13,7 +13,8 @@ from data_prep.errors import DataError
 from data_prep.files import read_text
 from invert_rl.tasks.base import WINDOW_MODES, WindowMode
 
-Contamination = Literal["refuse", "drop"]
+CONTAMINATION = ("refuse", "drop")
+"""What happens to rows whose video is in a test set: an error, or they are left out and listed."""
 Part = TypeVar("Part")
 
 
@@ -57,8 +58,8 @@ class Mixture:
     video_root: str | None = None
     """Folder of all videos; without it files are compared by name alone."""
     seed: int = 42
-    contamination: Contamination = "refuse"
-    """What happens to rows whose video is in a test set: an error, or they are left out and listed."""
+    contamination: str = CONTAMINATION[0]
+    """One of `CONTAMINATION`."""
 
     def located(self, name: str) -> Path:
         """A path of the YAML, which is relative to it."""
@@ -78,7 +79,7 @@ def read_mixture(path: Path) -> Mixture:
             raise DataError(f"{path}: {name} must be a list of entries with at least data: FILE")
         content[name] = [_part(kind, entry, f"{path}: {name}[{place}]") for place, entry in enumerate(listed)]
     mixture = _part(Mixture, {**content, "path": path}, str(path))
-    if mixture.contamination not in get_args(Contamination):
+    if mixture.contamination not in CONTAMINATION:
         raise DataError(f"{path}: contamination must be refuse or drop, found {mixture.contamination!r}")
     if isinstance(mixture.seed, bool) or not isinstance(mixture.seed, int):
         raise DataError(f"{path}: seed must be a whole number, found {mixture.seed!r}")

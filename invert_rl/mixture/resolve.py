@@ -17,7 +17,7 @@ from data_prep.rows import Row, as_record, check_video_name, read_rows, split_wi
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
 from invert_rl.mixture.config import Mixture, Source, source_name
 from invert_rl.mixture.contamination import TestVideos, located_videos, video_id
-from invert_rl.tasks import TASKS, normalise_query
+from invert_rl.tasks import DEFAULT_TASK, TASKS, normalise_query
 from invert_rl.tasks.presets import reworded
 
 IN_TEST_SET = "in a test set"
@@ -88,7 +88,7 @@ def _add_source(
         resolved.rejected.append(record)
 
     if source.prompt is not None:
-        reworded(TASKS["tvg"], source.prompt)  # raises for one that no row can name
+        reworded(TASKS[DEFAULT_TASK], source.prompt)  # raises for one that no row can name
     prompts = {} if source.prompt is None else {"source_prompt": source.prompt}
     verdicts: dict[str, str | None] = {}
     kept, mine = [], {}
