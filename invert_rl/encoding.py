@@ -94,7 +94,9 @@ def batch_inputs(prompts: Sequence[EncodedPrompt], pad_token_id: int) -> dict[st
 
 
 def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
-    """The video tensors of several prompts, one after the other, as the models take them."""
+    """The video tensors of several prompts, one after the other, as the models take them; none without any video."""
+    if not any(len(prompt.video_grid_thw) for prompt in prompts):
+        return {}
     names = ["pixel_values_videos", "video_grid_thw"]
     if prompts[0].second_per_grid_ts is not None:
         names.append("second_per_grid_ts")

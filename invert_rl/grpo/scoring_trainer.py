@@ -19,7 +19,7 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.groups import order_by_group
 from invert_rl.grpo.packed_layout import SharingNotSupportedError
 from invert_rl.grpo.scoring import assert_video_is_seen, token_types
-from invert_rl.grpo.self_check import CHECKED_ROWS, compare, floor
+from invert_rl.grpo.self_check import CHECKED_ROWS, LONG, compare, floor
 from invert_rl.grpo.shared_prompt import SharedPrompts, add_shared_prompts
 from invert_rl.grpo.vision import VisionFeatures, freeze_tower, same_tower, tower_is_frozen
 from invert_rl.models.segment_attention import attend_by_segments
@@ -188,9 +188,10 @@ class ScoringTrainer(GRPOTrainer):
     ) -> None:
         """Score a few rows with shared and with copied prompts; on a difference go on with copies, and say so.
 
-        Every rank runs two forwards each way, and all of them decide by the worst of them.
+        Every rank runs the same forwards, and all of them decide by the worst of them.
         """
-        rows = sorted(range(len(prompts)), key=lambda row: prompts[row] is not prompts[0])[:CHECKED_ROWS]
+        rows = sorted(range(len(prompts)), key=lambda row: prompts[row] is not prompts[0])
+        rows = rows[: CHECKED_ROWS if input_ids.shape[1] <= LONG else 2]
         batch = {"input_ids": input_ids[rows], "attention_mask": attention_mask[rows]}
 
         def score(shares: bool, batch: dict[str, torch.Tensor], order: list[int]) -> torch.Tensor:
@@ -206,19 +207,20 @@ class ScoringTrainer(GRPOTrainer):
                 verdict = compare(partial(score, False), partial(score, True), batch, completion_length, least)
         finally:
             model.train(training)
-        found = torch.tensor([*verdict, verdict.worst - verdict.limit], device=input_ids.device)
-        error, leak, noise, limit, excess = self.accelerator.gather(found[None]).amax(dim=0).tolist()
+        found = torch.tensor([*verdict, verdict.excess], device=input_ids.device)
+        error, leak, noise, limit, leak_limit, excess = self.accelerator.gather(found[None]).amax(dim=0).tolist()
         self._metrics[self._mode]["score/self_check"].append(max(error, leak))
         self._metrics[self._mode]["score/self_check_noise"].append(noise)
         self.shares_prompts = excess <= 0
         if not self.shares_prompts:
             logger.warning(
                 "share_prompts is off: log-probabilities of the worst completion with shared prompts differ from those "
-                "with copied prompts by %.3g on average, and by %.3g when another completion changes, where %.3g may "
-                "be rounding; each prompt is forwarded once for each of its completions",
+                "with copied prompts by %.3g on average, where %.3g may be rounding, and from themselves by %.3g when "
+                "another completion changes, where %.3g may be; each prompt is forwarded once for each completion",
                 error,
-                leak,
                 limit,
+                leak,
+                leak_limit,
             )
 
     # -- time -----------------------------------------------------------------------------------------------------

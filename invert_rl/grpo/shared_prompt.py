@@ -28,9 +28,12 @@ class SharedPrompts:
     """The different prompts of a batch and which of them each row has.
 
     Not a dataclass: wrappers such as FSDP walk through dataclasses among a module's inputs and cast what they find.
+    Raises `ValueError` for a prompt of a single token, of which there is nothing to share.
     """
 
     def __init__(self, prompts: Sequence[EncodedPrompt], completion_length: int) -> None:
+        if any(len(prompt.input_ids) < 2 for prompt in prompts):
+            raise ValueError("a prompt of one token cannot be shared: prompts end with the opening of an answer")
         self.prompts = list({id(prompt): prompt for prompt in prompts}.values())
         """Different prompts; rows of one group hold the same `EncodedPrompt` object."""
         place = {id(prompt): number for number, prompt in enumerate(self.prompts)}
@@ -128,7 +131,7 @@ def _pack(
     positions, _ = inner.get_rope_index(
         input_ids=prompt_ids,
         mm_token_type_ids=inputs.pop("mm_token_type_ids"),
-        video_grid_thw=inputs["video_grid_thw"],
+        video_grid_thw=inputs.get("video_grid_thw"),
         attention_mask=mask,
         **seconds,
     )

@@ -100,7 +100,9 @@ class VisionFeatures:
             self._store = FeatureFolder(self.folder, visual)
 
         def forward(module: nn.Module, pixels: torch.Tensor, grid_thw: torch.Tensor, **kwargs: Any) -> Any:
-            if keep and [prompt.video_grid_thw[0].tolist() for prompt in self._prompts] == grid_thw.tolist():
+            if keep and [prompt.video_grid_thw.tolist() for prompt in self._prompts] == [
+                [g] for g in grid_thw.tolist()
+            ]:
                 return self._forward(tower, module.spatial_merge_size**2, pixels, grid_thw, kwargs)
             return self._timed(tower, pixels, grid_thw, kwargs)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -132,3 +135,16 @@ def test_damage_where_nothing_is_taken_from_costs_nothing_and_elsewhere_is_an_er
     assert all(np.array_equal(some[index], every[index]) for index in (3, FRAMES - 3))
     with pytest.raises(decode.VideoError, match="hole.mp4"):
         frames_of(path, [3, 5 * GROUP + 3])
+
+
+@pytest.mark.slow
+def test_half_an_hour_trains_on_16k_tokens_in_bounded_memory() -> None:
+    """The benchmark as a whole: it compares pictures, takes a step and tells the most memory it had."""
+    root = Path(__file__).resolve().parents[3]
+    command = [sys.executable, "-m", "benchmarks.long_video", "--json"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    step = json.loads(done.stdout)["step"]
+    assert step["prompt_tokens"] >= 16_000 and step["grad_norm"] > 0
+    assert step["self_check"] < 1e-5
+    assert step["peak_rss_mib"] < 5_000
