@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-newer slow-test lint vllm-lab vllm-parity clean
+.PHONY: setup demo docs notebook wheel test test-newer slow-test lint vllm-lab vllm-parity clean
 
 setup: $(STAMP)
 
@@ -15,6 +15,20 @@ $(STAMP): pyproject.toml
 
 demo: setup
 	$(BIN)/accelerate launch recipes/grpo_invert.py
+
+# the site in site/, by mkdocs-material in an environment of its own
+DOCS_VENV := .venv-docs
+
+docs: $(DOCS_VENV)/.installed
+	$(DOCS_VENV)/bin/mkdocs build --quiet --site-dir site
+
+$(DOCS_VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet "mkdocs-material>=9.5,<10"
+	touch $@
+
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 # one process a core, one thread each
 test: setup lint
@@ -59,4 +73,4 @@ vllm-parity: vllm-lab
 	$(LAB)/bin/python benchmarks/vllm_parity.py --server
 
 clean:
-	rm -rf $(VENV) $(NEWER_VENV) $(LAB) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(NEWER_VENV) $(LAB) $(DOCS_VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

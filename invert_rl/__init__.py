@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from invert_rl import own_packages
@@ -17,12 +16,16 @@ if TYPE_CHECKING:
 
 own_packages.claim(__name__)
 
-__version__ = version("invert-rl")
+__version__: str
 __all__ = ["Answer", "Grounder", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Grounder` and `Answer`, imported when they are asked for: commands without a model need no torch."""
+    """`Grounder`, `Answer` and the version, looked up when they are asked for: most commands need no torch."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("invert-rl")
     if name == "Grounder":
         from invert_rl.ask.grounder import Grounder
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import sys
 
-from data_prep.errors import DataError
-from invert_rl.errors import explain
+from invert_rl.one_language import Parser
 
 COMMANDS = {
     "ask": ("invert_rl.ask_command", "ask a model when something happens in a video"),
+    "train": ("invert_rl.train_command", "run a recipe: grpo, sft, actionvlm, psftr, llavaction, wtal, ablation"),
     "convert": ("data_prep.convert.command", "turn official annotation files into rows"),
     "mix": ("invert_rl.mixture.command", "one training list of several sources, apart from test sets"),
     "check-videos": ("data_prep.check_videos", "decode each video once and write a manifest"),
@@ -40,6 +39,7 @@ COMMANDS = {
     "merge": ("invert_rl.merge_command", "one checkpoint of a LoRA adapter and its base"),
     "push": ("invert_rl.push_command", "a model folder onto the Hugging Face hub, or a dry run of it"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
+    "completion": ("invert_rl.completion_command", "a script by which a shell completes commands and options"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),
 }
 """Module and help of each command; a module has ``add_arguments(parser)`` and ``run(arguments) -> int``."""
@@ -48,26 +48,21 @@ COMMANDS = {
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 on success, 1 for bad input, 2 for wrong arguments."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    parser = argparse.ArgumentParser(prog="invert-rl", description="Tools around GRPO with inverted tasks.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if asked not in COMMANDS:
+        build_parser([]).parse_args(arguments)
+        return 2  # not reached: such arguments end in parse_args
+    import logging
+
+    from invert_rl.errors import explain
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         if "--plugins" in {argument.partition("=")[0] for argument in arguments}:
             from invert_rl.plugins import load_plugins, plugins_of_arguments
 
             load_plugins(plugins_of_arguments(arguments))  # their tasks are choices of options
-    except DataError as error:
-        sys.stderr.write(f"error: {explain(error)}\n")
-        return 1
-    for name, (module_name, about) in COMMANDS.items():
-        command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-        if name == asked:
-            module = importlib.import_module(module_name)
-            module.add_arguments(command)
-            command.set_defaults(run=module.run)
-    parsed = parser.parse_args(arguments)
-    try:
+        parsed = build_parser([asked]).parse_args(arguments)
         return parsed.run(parsed)
     except Exception as error:
         text = explain(error)
@@ -75,6 +70,30 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         sys.stderr.write(f"error: {text}\n")
         return 1
+
+
+def build_parser(loaded: list[str]) -> argparse.ArgumentParser:
+    """The parser of all commands, with the arguments of those that are ``loaded``."""
+    parser = Parser(prog="invert-rl", description="Tools around GRPO with inverted tasks.")
+    parser.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module_name, about) in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        if name in loaded:
+            module = importlib.import_module(module_name)
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
+    return parser
+
+
+class Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *others: object) -> None:
+        import invert_rl
+
+        sys.stdout.write(f"invert-rl {invert_rl.__version__}\n")
+        parser.exit()
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _of_file_system(error: OSError) -> str:
 
 def _of_module(module: str, text: str) -> str:
     if module in EXTRAS:
-        return f"{module} is not installed: pip install 'invert-rl[{EXTRAS[module]}]'"
+        return f"{module} is not installed: pip install -e '.[{EXTRAS[module]}]'"
     return f"{text}: install it beside invert-rl"
 
 

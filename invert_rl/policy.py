@@ -103,7 +103,7 @@ def quantization_of(model_args: ModelConfig, adapted: bool = False) -> BitsAndBy
     if not (model_args.use_peft or adapted):
         raise DataError(f"{option}: quantized weights cannot be trained; add --use_peft")
     if find_spec("bitsandbytes") is None:
-        raise DataError(f'{option} needs bitsandbytes: pip install "invert-rl[quantization]"')
+        raise DataError(f'{option} needs bitsandbytes: pip install -e ".[quantization]"')
     config = get_quantization_config(model_args)
     config.llm_int8_skip_modules = ["visual", "model.visual", "lm_head"]
     if model_args.load_in_4bit and config.bnb_4bit_compute_dtype not in (torch.float16, torch.bfloat16):

@@ -27,8 +27,10 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write
 from invert_rl.errors import explain, need_module
 from invert_rl.loading import CheckpointError
+from invert_rl.one_language import did_you_mean, known_name, translated
 from invert_rl.options import check_model_options
 from invert_rl.plugins import load_plugins, plugins_of_arguments
+from invert_rl.recipe_files import config_path
 from invert_rl.run_folder import SUMMARY
 from invert_rl.stopping import say, stop_by_signals
 from rewards.errors import RewardError
@@ -86,7 +88,41 @@ def config_arguments(arguments: Sequence[str], default: Path) -> list[str]:
         normal.extend(["--config", argument[len("--config=") :]] if argument.startswith("--config=") else [argument])
     if "--config" not in normal and not {"-h", "--help"} & set(normal):
         normal = ["--config", str(default), *normal]
+    if "--config" in normal[:-1]:
+        place = normal.index("--config") + 1
+        normal[place] = config_path(normal[place])
     return normal
+
+
+class RecipeParser(TrlParser):
+    """TRL's parser, which knows other names of an option (`invert_rl.one_language`) and guesses at misspelt ones."""
+
+    def names(self) -> set[str]:
+        """Names of all options."""
+        return {action.dest for action in self._actions}
+
+    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
+        """As TRL's, with the names that the fields have; raises `DataError` for a key that is none of them."""
+        names = self.names()
+        renamed: dict[str, Any] = {}
+        for key, value in kwargs.items():
+            name = known_name(key, names)
+            if name is None:
+                raise DataError(f"settings: unknown key {key!r} in the config{did_you_mean(key, names)}")
+            if name in renamed:
+                raise DataError(f"settings: {key!r} in the config is another name of {name!r}, which is there as well")
+            renamed[name] = value
+        return super().set_defaults_with_config(**renamed)
+
+    def parse_args_into_dataclasses(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
+        """As transformers' parser does; an option that no class has is a `DataError` with a guess."""
+        names = self.names()
+        for word in args or ():
+            name = word.partition("=")[0]
+            if word.startswith("--") and len(name) > 2 and not any(known.startswith(name[2:]) for known in names):
+                known = {f"--{known}" for known in names}
+                raise DataError(f"settings: unknown option {name}{did_you_mean(name, known)}")
+        return super().parse_args_into_dataclasses(args, *others, **kwargs)
 
 
 def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tuple[Any, ...]:
@@ -96,9 +132,9 @@ def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tupl
     """
     arguments = config_arguments(sys.argv[1:], default)
     load_plugins(plugins_of_arguments(arguments))  # their tasks and rewards are known before settings are checked
-    parser = TrlParser(tuple(classes), prog=f"accelerate launch recipes/{recipe}.py")
+    parser = RecipeParser(tuple(classes), prog=f"accelerate launch recipes/{recipe}.py")
     try:
-        parsed = parser.parse_args_and_config(arguments)
+        parsed = parser.parse_args_and_config(translated(arguments, {*parser.names(), "config", "help"}))
         for part in parsed:
             if isinstance(part, ModelConfig):
                 check_model_options(part)

@@ -17,6 +17,11 @@ The base, +KSM, +CSR: --matching false --reconstruction false, --reconstruction 
 
 from __future__ import annotations
 
+from invert_rl.recipe_help import show_help
+
+if __name__ == "__main__":
+    show_help(__file__, __doc__)  # before the imports below, which take seconds
+
 import time
 from pathlib import Path
 

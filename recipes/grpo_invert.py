@@ -12,6 +12,11 @@ With a config and data of your own:
 
 from __future__ import annotations
 
+from invert_rl.recipe_help import show_help
+
+if __name__ == "__main__":
+    show_help(__file__, __doc__)  # before the imports below, which take seconds
+
 import time
 from dataclasses import asdict, replace
 from pathlib import Path

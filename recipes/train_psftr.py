@@ -12,6 +12,11 @@ On CLIP features (docs/psftr.md says how to extract them):
 
 from __future__ import annotations
 
+from invert_rl.recipe_help import show_help
+
+if __name__ == "__main__":
+    show_help(__file__, __doc__)  # before the imports below, which take seconds
+
 import copy
 import time
 from dataclasses import asdict

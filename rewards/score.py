@@ -123,7 +123,12 @@ def describe_pipeline(name: str | None = None) -> dict[str, Any]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``invert-rl score-verbs``."""
     parser.add_argument("gold", type=Path, metavar="GOLD.jsonl", help="sentences with their verbs")
-    parser.add_argument("--pipeline", metavar="NAME", help="spaCy package or folder; default: the shipped one")
+    parser.add_argument(
+        "--verb-pipeline",
+        dest="pipeline",
+        metavar="NAME",
+        help="spaCy package or folder; default: the shipped one",
+    )
     parser.add_argument("--worst", type=int, default=10, metavar="N", help="how many mistakes to print")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

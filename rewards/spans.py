@@ -11,8 +11,6 @@ import operator
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from scipy.optimize import linear_sum_assignment
-
 from rewards.errors import RewardError
 
 Interval: TypeAlias = Sequence[float]
@@ -72,6 +70,8 @@ def matched_iou(predicted: Sequence[Interval], truth: Sequence[Interval]) -> flo
     if not predicted or not truth:
         return 0.0
     table = [[interval_iou(a, b) for b in truth] for a in predicted]
+    from scipy.optimize import linear_sum_assignment  # half a second that most do without
+
     rows, columns = linear_sum_assignment(table, maximize=True)
     total = sum(table[row][column] for row, column in zip(rows, columns, strict=True))
     return min(1.0, total / max(len(predicted), len(truth)))

@@ -24,7 +24,7 @@ ENDINGS = ("png", "svg")
 def require_matplotlib() -> None:
     """Raise `DataError` with the remedy where matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise DataError("plots need matplotlib: pip install 'invert-rl[plots]', or go without by --plots false")
+        raise DataError("plots need matplotlib: pip install -e '.[plots]', or go without by --plots false")
 
 
 def draw(

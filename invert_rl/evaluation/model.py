@@ -81,7 +81,7 @@ def predict_with_model(
         score_answers(predictions, [row for _, row in batch], preset.tasks, options)
         return predictions
 
-    output = args.output or default_output(args.model, args.data)
+    output = args.output or default_output(args.model, args.data, args.limit)
     with clips:
         predictions = generate_predictions(
             jobs,
@@ -113,7 +113,7 @@ def choose_backend(wanted: str, state: PartialState) -> str:
     if wanted == "auto":
         return "vllm" if installed and state.device.type == "cuda" and state.num_processes == 1 else "transformers"
     if wanted == "vllm" and not installed:
-        raise DataError("--backend vllm: vLLM is not installed; pip install 'invert-rl[vllm]', or leave --backend out")
+        raise DataError("--backend vllm: vLLM is not installed; pip install -e '.[vllm]', or leave --backend out")
     if wanted == "vllm" and state.num_processes > 1:
         raise DataError("--backend vllm runs in one process; start it without accelerate launch")
     return wanted
@@ -142,11 +142,15 @@ def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: Parti
     return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype)
 
 
-def default_output(model: str, data: Path) -> Path:
-    """``runs/evaluate/MODEL-DATA.jsonl``; a run's ``model`` folder goes by the name of the run."""
+def default_output(model: str, data: Path, limit: int | None = None) -> Path:
+    """``runs/evaluate/MODEL-DATA.jsonl``; a run's ``model`` folder goes by the name of the run.
+
+    With a ``limit`` ``MODEL-DATA-firstN.jsonl``: a trial must not stand in the way of the whole evaluation.
+    """
     parts = Path(os.path.abspath(model) if os.path.isdir(model) else model).parts
     name = parts[-2] if parts[-1] == "model" and len(parts) > 1 else parts[-1]
-    return Path("runs") / "evaluate" / f"{name}-{data.name.split('.')[0]}.jsonl"
+    part = "" if limit is None else f"-first{limit}"
+    return Path("runs") / "evaluate" / f"{name}-{data.name.split('.')[0]}{part}.jsonl"
 
 
 def _model_identity(name: str, config: object) -> dict[str, str | None]:

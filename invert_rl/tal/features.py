@@ -247,4 +247,4 @@ def _hdf5() -> Any:
     try:
         return import_module("h5py")
     except ModuleNotFoundError as error:
-        raise DataError("HDF5 features need h5py: pip install 'invert-rl[tal]'") from error
+        raise DataError("HDF5 features need h5py: pip install -e '.[tal]'") from error

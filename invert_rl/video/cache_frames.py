@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, metavar="DATA.jsonl", help="rows whose videos are decoded")
     parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="the video folder")
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="where the frames are kept")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
+    parser.add_argument(
+        "--decode-workers",
+        dest="workers",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="processes (default: one per core)",
+    )
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds per video (default: %(default)s)"
     )

@@ -32,15 +32,15 @@ SENTENCES = {
     ),
     "no vLLM": (
         ImportError("vLLM is not available and `use_vllm` is set to True. Please install vLLM with `pip install vllm`"),
-        r"vllm is not installed: pip install 'invert-rl\[vllm\]'",
+        r"vllm is not installed: pip install -e '\.\[vllm\]'",
     ),
     "no wandb": (
         RuntimeError("WandbCallback requires wandb to be installed. Run `pip install wandb`."),
-        r"wandb is not installed: pip install 'invert-rl\[wandb\]'",
+        r"wandb is not installed: pip install -e '\.\[wandb\]'",
     ),
     "no h5py": (
         ModuleNotFoundError("No module named 'h5py'"),
-        r"h5py is not installed: pip install 'invert-rl\[tal\]'",
+        r"h5py is not installed: pip install -e '\.\[tal\]'",
     ),
     "no other module": (ModuleNotFoundError("No module named 'bitsandbytes.nn'"), "No module named 'bitsandbytes.nn'"),
     "bad data": (DataError("rows.jsonl:3: no\nquery"), "rows.jsonl:3: no query"),

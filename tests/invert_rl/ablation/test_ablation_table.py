@@ -203,5 +203,5 @@ def test_curves_over_steps_and_the_frontier_are_drawn(tmp_path, kind):
 
 def test_without_matplotlib_the_remedy_is_told(monkeypatch):
     monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'invert-rl\[plots\]'"):
+    with pytest.raises(DataError, match=r"pip install -e '.\[plots\]'"):
         plots.require_matplotlib()

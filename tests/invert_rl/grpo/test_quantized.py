@@ -20,7 +20,7 @@ def test_without_adapters_or_bitsandbytes_it_is_refused(option, monkeypatch):
     with pytest.raises(DataError, match=f"{option}: quantized weights cannot be trained; add --use_peft"):
         quantization_of(ModelConfig(**{option: True}))
     monkeypatch.setattr(policy, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=rf"{option} needs bitsandbytes: pip install .invert-rl\[quantization\]"):
+    with pytest.raises(DataError, match=rf"{option} needs bitsandbytes: pip install -e .\.\[quantization\]"):
         quantization_of(ModelConfig(**{option: True}, **LORA))
     assert quantization_of(ModelConfig(**LORA)) is None
 

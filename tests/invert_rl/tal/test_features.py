@@ -55,7 +55,7 @@ def test_hdf5_with_prefix(tmp_path: Path) -> None:
 def test_hdf5_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tsp.h5").touch()
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(DataError, match=r"pip install 'invert-rl\[tal\]'"):
+    with pytest.raises(DataError, match=r"pip install -e '\.\[tal\]'"):
         Features(tmp_path / "tsp.h5", LAYOUT).read("a")
 
 
