@@ -46,7 +46,9 @@ def translated(arguments: Sequence[str], known: Collection[str]) -> list[str]:
 
     ``--cpu`` and ``--device cpu`` are the same where only one of them is known, recipes' ``--use_cpu true`` included.
     """
-    left, made = list(arguments), []
+    known = set(known)
+    left = list(arguments)
+    made: list[str] = []
     while left:
         argument = left.pop(0)
         if argument == "--":

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from invert_rl.report.charts import histogram, line_chart
+from invert_rl.report.completions import read_completions
 from invert_rl.report.media import Kind, Medium, media_of
 from invert_rl.report.run_data import Run
 from invert_rl.report.samples import Sample
@@ -42,8 +43,8 @@ CURVES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 """Title, columns of the log and unit of each chart; a chart without data is left out."""
 
 
-def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: int) -> str:
-    """The HTML text of a run's report.
+def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: int, others: Sequence[Run] = ()) -> str:
+    """The HTML text of a run's report, with ``others`` beside it where `add_answers` has given them samples.
 
     ``kind`` says what is shown of a video and ``limit_bytes`` how large all of these may be together, in base64.
     Clips go to the samples that changed the most.
@@ -66,7 +67,10 @@ def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: in
         run=run,
         metrics=metrics,
         rows=run.summary.get("after", {}).get("n") or run.summary.get("before", {}).get("n"),
-        curves=_curves(run.log),
+        others=compared(run, others),
+        differing=differing_settings([run, *others]) if others else {},
+        curves=[*_beside([run, *others]), *_curves(run.log)] if others else _curves(run.log),
+        completions=read_completions(run.folder) if run.folder is not None else [],
         time_parts=parts,
         times=times,
         histogram=histogram("IoU of the answers to TVG", _ious(samples)),
@@ -86,6 +90,36 @@ def as_json(value: Any) -> Markup:
     """JSON that may stand inside a script element: no ``<`` that could end it."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def compared(run: Run, others: Sequence[Run]) -> dict[str, dict[str, float]]:
+    """Metrics after training of each other run by name, in the scale of `metric_changes`."""
+    found = {}
+    for other in others:
+        changes = metric_changes(other.summary.get("before", {}), other.summary.get("after", {}))
+        found[other.name] = {name: change.after for name, change in changes.items() if change.after is not None}
+    return found
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The settings in which runs differ, each with its value in every run; folders of the runs themselves left out."""
+    names = sorted({name for run in runs for name in run.settings} - {"output_dir", "logging_dir", "run_name"})
+    told = {name: [json.dumps(run.settings.get(name), default=str) for run in runs] for name in names}
+    return {name: values for name, values in told.items() if len(set(values)) > 1}
+
+
+def _beside(runs: Sequence[Run]) -> list[Markup]:
+    """Charts with a line for each run: reward, and each metric of the validations."""
+    columns = dict.fromkeys(name for run in runs for record in run.log for name in record if name.startswith("eval/"))
+    wanted = ["reward", *(name for name in columns if name not in NO_SCORES)]
+    charts = []
+    for column in wanted:
+        series = {
+            run.name: [(record["step"], record[column]) for record in run.log if column in record] for run in runs
+        }
+        title = "Reward by run" if column == "reward" else f"{column.removeprefix('eval/')} in validation, by run"
+        charts.append(line_chart(title, {name: points for name, points in series.items() if points}))
+    return [chart for chart in charts if chart]
 
 
 def _curves(log: Sequence[Mapping[str, float]]) -> list[Markup]:

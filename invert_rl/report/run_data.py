@@ -26,6 +26,7 @@ class Run:
     """What a run folder holds; anything but the log or the samples may be missing."""
 
     name: str
+    folder: Path | None = None
     log: list[dict[str, float]] = field(default_factory=list)
     """One record per logging step, by rising ``step``."""
     summary: dict[str, Any] = field(default_factory=dict)
@@ -59,7 +60,7 @@ def read_run(
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such run folder")
-    run = Run(folder.resolve().name)
+    run = Run(folder.resolve().name, folder)
     if (folder / SUMMARY).is_file():
         run.summary = read_json(folder / SUMMARY)
     else:

@@ -48,6 +48,8 @@ class Sample:
     truth: list[Window]
     before: Answer | None
     after: Answer | None
+    others: dict[str, Answer] = field(default_factory=dict)
+    """What other runs answered after their training, by the run's name."""
 
     @property
     def change(self) -> float:
@@ -94,6 +96,21 @@ def make_samples(
             for row, first, second in zip(used, *columns, strict=True)
         ]
     return samples
+
+
+def add_answers(samples: Sequence[Sample], name: str, others: Sequence[Sample]) -> int:
+    """Put the answers of another run beside those of ``samples``, by task and id; returns how many there were.
+
+    What counts is its answer after training, or before where it has no other.
+    """
+    known = {(sample.task, sample.id): sample.after or sample.before for sample in others}
+    found = 0
+    for sample in samples:
+        answer = known.get((sample.task, sample.id))
+        if answer is not None:
+            sample.others[name] = answer
+            found += 1
+    return found
 
 
 def _answers(
