@@ -14,12 +14,12 @@ import torch
 
 from data_prep.decode import list_frames
 from data_prep.errors import DataError, VideoError
-from data_prep.rows import NOT_TEXT, Row, Window
-from invert_rl.ask.answer import IMPOSSIBLE, NOTHING, OK, UNREADABLE, Answer
+from data_prep.rows import Row, Window
+from invert_rl.ask.answer import OK, Answer
 from invert_rl.ask.long_videos import OVERLAP, Candidate, merge, windows_over
+from invert_rl.ask.reading import answer_of, check_query, read_windows
 from invert_rl.described import description_of
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, batch_inputs, longest_prompt
-from invert_rl.evaluation.thought_spans import thought_of
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import CheckpointError, decoding_config, load_config, load_model, load_processor
 from invert_rl.tasks import DEFAULT_TASK, Task, load_preset, messages, video_of
@@ -28,7 +28,6 @@ from invert_rl.toy.default import start_checkpoint
 from invert_rl.video.options import FRAME_FIELDS, frame_options
 from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
-from rewards.answers import answer_or_bare_text, says_nothing_matches
 from rewards.pipelines import MASK, load_pipeline
 
 BATCH = 8
@@ -193,9 +192,7 @@ class Grounder:
         for first in range(0, len(jobs), BATCH):
             found += self._complete([(task, row) for row in jobs[first : first + BATCH]], store, len(parts) > 1)
         return [
-            self._merged(
-                task, text, path, duration, list(zip(jobs, found, strict=True))[place * len(parts) :][: len(parts)]
-            )
+            self._merged(task, text, path, list(zip(jobs, found, strict=True))[place * len(parts) :][: len(parts)])
             for place, text in enumerate(queries)
         ]
 
@@ -207,12 +204,7 @@ class Grounder:
 
     def _row(self, path: Path, query: str, task: Task, shown: Window, duration: float, name: str) -> Row:
         """The question as a row without ground truth."""
-        words = query.strip()
-        foreign = NOT_TEXT.search(words)
-        if foreign:
-            raise DataError(f"query {words[:80]!a} holds {foreign.group()!a}, which is no text but a mark; remove it")
-        if not words and any(place in task.prompt for place in ("{query}", "{masked_query}")):
-            raise DataError(f"task {task.name} needs a query")
+        words = check_query(query, task)
         meta = {}
         if "{masked_query}" in task.prompt:
             masked = words if MASK in words else load_pipeline(self.verb_pipeline).mask([words])[0][0]
@@ -256,11 +248,9 @@ class Grounder:
         chosen = torch.tensor(ids, device=logits.device)[:, None]
         return float(torch.log_softmax(logits, dim=-1).gather(1, chosen).mean().exp())
 
-    def _merged(
-        self, task: Task, query: str, path: Path, duration: float, parts: Sequence[tuple[Row, tuple[str, float]]]
-    ) -> Answer:
+    def _merged(self, task: Task, query: str, path: Path, parts: Sequence[tuple[Row, tuple[str, float]]]) -> Answer:
         """One answer out of those to all windows of a video."""
-        read = [(row, text, sure, *_read(task, text, row)) for row, (text, sure) in parts]
+        read = [(row, text, sure, *read_windows(task, text, row)) for row, (text, sure) in parts]
         usable = [item for item in read if item[3] == OK]
         best = max(usable or read, key=lambda item: item[2])
         candidates: list[Candidate] = []
@@ -270,35 +260,8 @@ class Grounder:
             candidates = merge(spans)
             kept = sorted(candidates) if task.windows == "all" else candidates[:1]
             windows = [(start, end) for start, end, _ in kept]
-        return Answer(
-            query=query,
-            task=task.name,
-            windows=windows,
-            text=best[1],
-            answer=answer_or_bare_text(best[1]),
-            thought=thought_of(best[1]).strip(),
-            status=best[3],
-            model=self.name,
-            video=str(path),
-            duration=duration,
-            candidates=candidates,
-        )
-
-
-def _read(task: Task, text: str, row: Row) -> tuple[str, list[Window]]:
-    """Status of a completion, and the spans of the video that it names."""
-    said = answer_or_bare_text(text)
-    if not task.names_spans:
-        return (OK if said.strip() else UNREADABLE), []
-    found = task.read(text, row)
-    if found is None:
-        return (NOTHING if says_nothing_matches(said) else UNREADABLE), []
-    if not found:
-        return NOTHING, []
-    first, last = row.shown
-    inside = [(round(max(start, first), 3), round(min(end, last), 3)) for start, end in found]
-    windows = [(start, end) for start, end in inside if start < end]
-    return (OK, windows) if windows else (IMPOSSIBLE, [])
+        answer = answer_of(task, query, best[1], best[0], self.name, str(path))
+        return replace(answer, windows=windows, candidates=candidates)
 
 
 def _part(duration: float, start: float | None, end: float | None) -> Window:

@@ -9,8 +9,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow
 import pytest
 from fake_run import make_run
+from pyarrow import parquet
 
 from invert_rl.cli import main
 
@@ -89,10 +91,10 @@ window.addEventListener("load", async () => {
 """
 
 
-def visit(page: Path, width: int) -> tuple[dict, str]:
+def visit(page: Path, width: int, script: str = VISIT, fragment: str = "") -> tuple[dict, str]:
     """Open a copy of the page that acts on itself; what it found, and what the browser wrote to its console."""
     copy = page.with_name(f"visit-{width}.html")
-    copy.write_text(page.read_text().replace("</head>", VISIT + "</head>"))
+    copy.write_text(page.read_text().replace("</head>", script + "</head>"))
     done = subprocess.run(
         [
             str(CHROMIUM),
@@ -104,7 +106,7 @@ def visit(page: Path, width: int) -> tuple[dict, str]:
             f"--window-size={width},900",
             "--virtual-time-budget=20000",
             "--dump-dom",
-            copy.as_uri(),
+            copy.as_uri() + fragment,
         ],
         capture_output=True,
         text=True,
@@ -157,4 +159,95 @@ def test_a_visit(run_dir: Path, tmp_path: Path, world: Path, media: str, width: 
     else:
         assert found["frame"] == 1
     assert (found["focus"], found["closed"]) == (1, 0)
+    assert found["too_wide"] <= 0
+
+
+COMPARE = """
+<script>
+const errors = [];
+window.addEventListener("error", (event) => errors.push(String(event.message)));
+window.addEventListener("load", async () => {
+  const out = { errors };
+  const $ = (selector) => document.querySelector(selector);
+  const heads = () => [...document.querySelectorAll(".head")];
+  const choose = (id, value, kind) => { $(id).value = value; $(id).dispatchEvent(new Event(kind || "change")); };
+  const numbers = () => heads().map((head) => head.querySelector(".numbers").textContent);
+  const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  const place = () => heads().indexOf(document.activeElement);
+  const pause = () => new Promise((r) => setTimeout(r, 100));
+  try {
+    await pause();
+    const opened = $('.head[aria-expanded="true"]').closest("li");
+    out.opened = [opened.dataset.task, opened.dataset.id, document.activeElement === opened.querySelector(".head")];
+    out.lanes = [...opened.querySelectorAll(".lane > span")].map((span) => span.textContent);
+    out.address = opened.querySelector(".address").getAttribute("href");
+    out.answers = opened.querySelectorAll(".answers > div").length;
+    press("Escape");
+    out.closed = document.querySelectorAll(".body").length;
+    choose("#task", "tvg");
+    choose("#change", "up");
+    out.up = numbers();
+    choose("#versus", "RUN_B|after");
+    out.up_against_b = numbers();
+    choose("#change", "");
+    choose("#lowest", "20", "input");
+    choose("#highest", "90", "input");
+    out.range = numbers();
+    choose("#lowest", "", "input");
+    choose("#highest", "", "input");
+    heads()[0].focus();
+    out.places = [];
+    for (const key of ["ArrowDown", "j", "k", "ArrowUp", "ArrowUp", "End", "Home"]) {
+      press(key);
+      out.places.push(place());
+    }
+    out.total = heads().length;
+    window.location.hash = "#sample=vd/LAST";
+    await pause();
+    out.second = document.activeElement.closest("li").dataset.id;
+    window.location.hash = "#sample=vd/nobody";
+    await pause();
+    out.nobody = $("#count").textContent;
+    out.details = [...document.querySelectorAll("#completions details summary")].map((node) => node.textContent);
+    out.too_wide = document.documentElement.scrollWidth - window.innerWidth;
+  } catch (error) {
+    errors.push(String(error.stack));
+  }
+  const result = document.createElement("pre");
+  result.id = "visit";
+  result.textContent = JSON.stringify(out);
+  document.body.append(result);
+});
+</script>
+"""
+
+
+@pytest.mark.parametrize("width", [1200, 500])
+def test_two_runs_side_by_side(run_dir: Path, tmp_path: Path, world: Path, width: int) -> None:
+    other = make_run(tmp_path / "run_b", world / "train.jsonl", world / "videos", seed=3)
+    (run_dir / "completions").mkdir(exist_ok=True)
+    table = {"step": [4, 4], "prompt": ["When?", "When?"], "completion": ["a", "b"], "iou": [0.5, None]}
+    parquet.write_table(pyarrow.table(table), run_dir / "completions" / "completions_00004.parquet")
+    page = tmp_path / "r.html"
+    assert main(["report", str(run_dir), str(other), "--output", str(page), "--media", "none"]) == 0
+    text = page.read_text()
+    for wanted in ("against it", "Reward by run", "Settings in which the runs differ: 1", "Training completions"):
+        assert wanted in text
+    rows = [json.loads(line) for line in (world / "train.jsonl").open()]
+    script = COMPARE.replace("RUN_B", "run_b").replace("LAST", rows[-1]["id"])
+    found, console = visit(page, width, script, f"#sample=tvg/{rows[2]['id']}")
+    assert found["errors"] == [] and console == ""
+    assert found["opened"] == ["tvg", rows[2]["id"], True]
+    assert found["address"] == f"#sample=tvg/{rows[2]['id']}"
+    assert {"Truth", "Before", "After", "run_b"} <= set(found["lanes"])
+    assert (found["answers"], found["closed"]) == (3, 0)
+    assert found["up"] and all(change > 0 for change in changes(found["up"]))
+    assert found["up_against_b"] != found["up"] and all(change >= 0 for change in changes(found["up_against_b"]))
+    assert all(20 <= value <= 90 for value in after(found["range"]))
+    assert 0 < len(found["range"]) < len(rows)
+    last = found["total"] - 1
+    assert found["places"] == [1, 2, 1, 0, 0, last, 0]
+    assert found["second"] == rows[-1]["id"]
+    assert found["nobody"] == "this report has no sample nobody of vd"
+    assert found["details"] == ["Step 4: 2 of 2 completions, mean reward 0.25"]
     assert found["too_wide"] <= 0

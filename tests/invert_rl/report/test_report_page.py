@@ -72,7 +72,7 @@ def test_page_holds_everything_and_needs_nothing(run_dir: Path, tmp_path: Path, 
     for heading in ("Before and after", "Curves", "Similar verbs", "Samples", "Videos left out of training"):
         assert heading in text
     labels = {attributes["id"] for tag, attributes in page.tags if tag in ("select", "input")}
-    assert labels == {"sort", "task", "verb", "status", "query"}
+    assert labels == {"sort", "task", "verb", "status", "change", "lowest", "highest", "query"}
 
 
 def test_frames_and_nothing(run_dir: Path, tmp_path: Path) -> None:
