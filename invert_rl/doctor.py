@@ -23,7 +23,9 @@ SCORES = ("exact", "precision", "recall", "f1")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``--json`` and the pipeline to look at."""
     parser.add_argument("--json", action="store_true", help="one JSON object for machines")
-    parser.add_argument("--verb-pipeline", dest="pipeline", help="verb pipeline to load; default: the shipped one")
+    parser.add_argument(
+        "--verb-pipeline", "--pipeline", dest="pipeline", help="verb pipeline to load; default: the shipped one"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -125,6 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("gold", type=Path, metavar="GOLD.jsonl", help="sentences with their verbs")
     parser.add_argument(
         "--verb-pipeline",
+        "--pipeline",
         dest="pipeline",
         metavar="NAME",
         help="spaCy package or folder; default: the shipped one",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
-from invert_rl.report.run_data import read_run
+from invert_rl.report.run_data import Run, read_run
 from invert_rl.report.samples import add_answers, make_samples
 
 OUTPUT = "report.html"
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if output.is_dir():
         raise DataError(f"{output}: is a folder; give the name of the HTML file with --output")
     samples = make_samples(found.rows, found.before, found.after, found.pipeline, found.tasks)
-    others = []
+    others: list[Run] = []
     for folder in args.others:
         other = read_run(folder, args.data, args.videos, args.verb_pipeline)
         other.name = unused_name(folder, other.name, [found.name, *(known.name for known in others)])

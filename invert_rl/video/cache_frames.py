@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, required=True, metavar="DIR", help="where the frames are kept")
     parser.add_argument(
         "--decode-workers",
+        "--workers",
         dest="workers",
         type=int,
         default=os.cpu_count() or 1,
