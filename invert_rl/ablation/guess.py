@@ -29,12 +29,14 @@ Verbs: TypeAlias = tuple[str, ...]
 def text_only_guess(train: Sequence[Row], test: Sequence[Row]) -> dict[str, float]:
     """Metrics in percent, as a run's, of the best constant guesses of ``train`` on the one-window rows ``test``.
 
+    Rows without a window, whose query is to be refused, are left out.
+
     TVG: the window, as parts of the video, with the best mean IoU for queries with the same verbs. VC: the most
     frequent verbs under the same masked query. AR and VD, whose prompts say nothing: the verb of most rows, and the set
     of verbs that earns most as a description (`rewards.blind`).
     Rows need ``verbs`` and ``masked_query`` in ``meta`` (`data_prep.verbs.annotate_missing`).
     """
-    train = [row for row in train if len(row.windows) == 1]
+    train, test = [row for row in train if len(row.windows) == 1], [row for row in test if row.windows]
     windows = _windows(train)
     chosen = [windows.get(_verbs(row), windows[None]) for row in test]
     predicted = [[(first * row.duration, last * row.duration)] for (first, last), row in zip(chosen, test, strict=True)]

@@ -197,13 +197,14 @@ def evaluation_result(
     result["counts"] = counts
     grounded = any(tasks[name].forward for name in counts)
     windows = {tasks[name].windows for name in counts}
-    several = any(len(row.windows) > 1 for row in rows)
+    shown = [row for row in rows if row.windows]  # of queries to be refused there is nothing to find
+    several = any(len(row.windows) > 1 for row in shown)
     if grounded and windows == {"any"} and several:
-        result["per_window"] = per_window_metrics(predictions, rows, strict)
-    if grounded and "split" not in windows and (several or any(row.dataset == "qvhighlights" for row in rows)):
-        result["moment_detr"] = moments_of(predictions, rows)
-        if all("saliency_scores" in row.meta for row in rows) and any(p.saliency for p in predictions):
-            highlights = highlights_of(predictions, rows)
+        result["per_window"] = per_window_metrics(predictions, shown, strict)
+    if grounded and "split" not in windows and (several or any(row.dataset == "qvhighlights" for row in shown)):
+        result["moment_detr"] = moments_of(predictions, shown)
+        if all("saliency_scores" in row.meta for row in shown) and any(p.saliency for p in predictions):
+            highlights = highlights_of(predictions, shown)
             brief = {**result["moment_detr"]["brief"], **highlights["brief"]}
             result["moment_detr"] = {**result["moment_detr"], **highlights, "brief": brief}
     others = conventions_of(predictions, rows, strict, tasks)

@@ -335,6 +335,23 @@ def test_rows_without_windows_are_told_and_not_scored(tmp_path: Path, capsys: An
     assert "nothing to score" in capsys.readouterr().err
 
 
+def test_queries_to_be_refused_among_the_rows(tmp_path: Path, capsys: Any) -> None:
+    no = {"meta": {"irrelevant": "action"}}
+    write_rows([row(0, ((1.0, 2.0), (4.0, 6.0))), row(1, (), **no), row(2, (), **no), row(3)], tmp_path / "d.jsonl")
+    assert len(read_rows(tmp_path / "d.jsonl")) == 4
+    grounded = [{"id": "r0", "windows": [[4, 6]]}, {"id": "r3", "windows": [[2, 6]]}]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, grounded)))
+    common = ["--data", tmp_path / "d.jsonl", "--predictions", tmp_path / "p.jsonl"]
+    found = evaluate(capsys, *common)
+    assert (found["n"], found["mIoU"], found["per_window"]["n"]) == (2, 100, 3)
+    texts = ["4 to 6", "not in the video", "1 to 2", "not in the video"]
+    answers = [{"id": f"r{number}", "task": "refuse", "text": text} for number, text in enumerate(texts)]
+    (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, answers)))
+    found = evaluate(capsys, *common, "--protocol", "ra-rft/published")
+    assert (found["RA_mIoU"], found["relevance"], found["refused_recall"], found["n"]) == (50, 50, 50, 4)
+    assert found["REFUSE_rejection"] == 50
+
+
 def test_qvhighlights_submission(tmp_path: Path, capsys: Any) -> None:
     lines = [{"qid": 7, "query": "a dog", "vid": "v_60.0_210.0", "duration": 150}]
     test = [
