@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -204,12 +204,12 @@ def _shown(value: Any) -> str:
     return ascii(value)[:80]
 
 
+FIELDS = tuple(one.name for one in fields(Row))
+
+
 def as_record(row: Row) -> dict[str, Any]:
     """The JSON object of a row, as `parse_row` takes it; ``clip`` is there only where the row has one."""
-    record = asdict(row)
-    if row.clip is None:
-        del record["clip"]
-    return record
+    return {name: getattr(row, name) for name in FIELDS if name != "clip" or row.clip is not None}
 
 
 def is_irrelevant(row: Row) -> bool:
