@@ -83,7 +83,14 @@ def main(args: ActionVLMArguments) -> None:
         levels = args.thresholds or PROTOCOLS[args.protocol].thresholds
         rescore = write_outcome(folder, results, data.truth, data.test_subset, args.protocol, levels)
         seconds = time.perf_counter() - started
-        beside = {"rescore": rescore, "features": data.features, "best": best_on_the_way(trainer), **controls}
+        left_out = data.left_out.videos or None  # videos that could not be decoded, with the reasons
+        beside = {
+            "left_out": left_out,
+            "rescore": rescore,
+            "features": data.features,
+            "best": best_on_the_way(trainer),
+            **controls,
+        }
         summary = write_summary(args.output_dir, before, after, seconds, args.to_dict(), **beside)
         columns = {"untrained": before, "trained": after, **controls}
         out.print(metrics_table(columns, f"{len(data.test)} test videos, rules of {args.protocol}, percent"))

@@ -51,6 +51,9 @@ class ActionVLMArguments(FeatureArguments):
     video_ending: str = field(default=".mp4", metadata={"help": "End to end: what follows a video's id."})
     frame_rate: float = field(default=7.5, metadata={"help": "End to end: rows a second; THUMOS14: 30 / 4."})
     frame_size: int = field(default=160, metadata={"help": "End to end: height and width, pixels."})
+    augment: bool = field(
+        default=True, metadata={"help": "End to end: random crops, mirrors and colours in training, as released."}
+    )
     window: int = field(default=768, metadata={"help": "Rows of a window, L; a multiple of 2^(levels-1)."})
     overlap: float | None = field(
         default=0.5, metadata={"help": "Share of a window that test windows overlap by; null: whole videos."}

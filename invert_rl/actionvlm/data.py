@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,20 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from data_prep.errors import DataError
+from data_prep.errors import DataError, VideoError
+from data_prep.files import read_jsonl
 from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.frames import FrameReader, time_videos
 from invert_rl.actionvlm.prompt import answer_text
 from invert_rl.tal.annotations import class_names, read_database
 from invert_rl.tal.data import Video, pad, videos_of, window_of
+from invert_rl.tal.misfits import SHOWN
 from invert_rl.tal.windows import random_window
+from invert_rl.video.quarantine import Quarantine
+
+LEFT_OUT = "left_out.jsonl"
+"""Videos of a run that could not be decoded."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +47,47 @@ class ActionData:
     features: dict[str, Any] | None = None
     """By subset, what was found of extracted features (see `FeatureReport.summary`)."""
 
-    def batch(self, windows: Sequence[Video], rows: int, multiple: int = 1) -> tuple[Tensor, Tensor]:
-        """The model's input of windows padded to ``rows`` rows, and its mask ``(B, L)`` (see `pad`)."""
+    left_out: Quarantine = field(default_factory=Quarantine)
+    """End to end: videos that this process could not decode, with the reasons."""
+    log: Path | None = None
+    """Where every process notes them, the workers of the loader, too."""
+
+    def batch(
+        self, windows: Sequence[Video], rows: int, multiple: int = 1, frames: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The model's input of windows padded to ``rows`` rows, and its mask ``(B, L)`` (see `pad`).
+
+        End to end ``frames`` are what `read` gave for the windows (None: they are read here), black where one has
+        ended. Raises `VideoError` where a video cannot be decoded.
+        """
         batch = pad(windows, rows, multiple)
         if self.reader is None:
             return batch.features, batch.mask
-        return self.reader.fill(windows, batch.mask.shape[1]), batch.mask
+        frames = frames if frames is not None else [self.read(window) for window in windows]
+        filled = frames[0].new_zeros(len(windows), batch.mask.shape[1], *frames[0].shape[1:])
+        for place, own in enumerate(frames):
+            filled[place, : len(own)] = own
+        return filled, batch.mask
+
+    def read(self, window: Video, seed: int | None = None) -> Tensor:
+        """Frames of a window; a video that cannot be decoded is noted, and raises `VideoError` each time."""
+        assert self.reader is not None
+        name = self.reader.name(window.video)
+        if name in self.left_out:
+            raise VideoError(name, self.left_out.videos[name])
+        try:
+            return self.reader.read(window.video, window.features[:][:, 0], seed)
+        except VideoError as error:
+            self.left_out.add(error)
+            if self.log is not None:
+                with self.log.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps({"video": error.path, "reason": error.reason}) + "\n")
+            raise
+
+    def undecodable(self) -> dict[str, str]:
+        """Reasons by video that any process could not decode."""
+        noted = read_jsonl(self.log) if self.log is not None and self.log.is_file() else ()
+        return {entry["video"]: entry["reason"] for _, entry in noted} | self.left_out.videos
 
 
 @dataclass(frozen=True)
@@ -58,17 +101,18 @@ class Batches:
     """Of the language model; None: no answers are taught."""
     answer_descriptions: Mapping[str, str] | None = None
     """Texts that answers are made of, for ``answer_style: descriptions``."""
+    augment: bool = False
+    """End to end: random crops, mirrors and colours."""
 
     def __call__(self, step: int, part: int) -> dict[str, Any]:
         """Arguments of `ActionVLM.forward`; a random window of each video, which follows from seed and epoch."""
         epoch = self.schedule.epoch(step)
-        windows = []
+        windows, frames = [], []
         for place in self.schedule.places(step, part):
-            video = self.data.train[place]
-            generator = np.random.default_rng([self.schedule.seed, epoch, place])
-            start, length = random_window(video.segments, len(video.features), self.window, generator)
-            windows.append(window_of(video, start, length))
-        features, mask = self.data.batch(windows, self.window)
+            window, own = self.window_at(place, epoch)
+            windows.append(window)
+            frames.append(own)
+        features, mask = self.data.batch(windows, self.window, frames=[own for own in frames if own is not None])
         vision_only = self.schedule.vision_only(epoch)
         answers = None
         if self.tokenizer is not None and not vision_only:
@@ -87,6 +131,26 @@ class Batches:
             "answers": answers,
         }
 
+    def window_at(self, place: int, epoch: int) -> tuple[Video, Tensor | None]:
+        """A random window of a training video, which follows from seed and epoch, and end to end its frames.
+
+        In the place of a video that cannot be decoded comes the next one that can, with what it shows and means.
+        Raises `DataError` where none can.
+        """
+        videos = self.data.train
+        for offset in range(len(videos)):
+            index = (place + offset) % len(videos)
+            generator = np.random.default_rng([self.schedule.seed, epoch, index])
+            video = videos[index]
+            start, length = random_window(video.segments, len(video.features), self.window, generator)
+            window = window_of(video, start, length)
+            if self.data.reader is None:
+                return window, None
+            seed = int(generator.integers(2**31)) if self.augment else None
+            with suppress(VideoError):  # noted by `ActionData.read`, and counted in the summary
+                return window, self.data.read(window, seed)
+        raise DataError(f"none of {len(videos)} training videos can be decoded; {self.data.left_out.summary()}")
+
 
 def read_data(args: ActionVLMArguments, feature_width: int) -> ActionData:
     """The data that the arguments name: features, or videos where ``video_root`` is given.
@@ -103,7 +167,28 @@ def read_data(args: ActionVLMArguments, feature_width: int) -> ActionData:
     if args.video_root is not None:
         train, test = (time_videos(base, name, classes, args.frame_rate, args.resize) for _, base, name in subsets)
         reader = FrameReader(Path(args.video_root), args.video_ending, args.frame_size)
-        return ActionData(classes, train, test, test_base, args.test_subset, feature_width, reader=reader)
+        missing = reader.missing([*train, *test])
+        if missing and args.bad_features == "error":
+            shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")
+            raise DataError(
+                f"{args.video_root}: {len(missing)} videos are missing: {shown}; correct --video_ending? "
+                "--bad_features skip goes on without them, whose ground truth still counts"
+            )
+        train, test = ([video for video in part if video.video not in missing] for part in (train, test))
+        if not train or not test:
+            raise DataError(f"{args.video_root}: no video of {'training' if not train else 'testing'} is there")
+        told = {"videos": {"policy": args.bad_features, "missing": sorted(missing)}}
+        return ActionData(
+            classes,
+            train,
+            test,
+            test_base,
+            args.test_subset,
+            feature_width,
+            reader=reader,
+            features=told,
+            log=Path(args.output_dir) / LEFT_OUT,
+        )
     features = args.open_features()
     parts, reports = [], {}
     for file, base, name in subsets:

@@ -30,8 +30,11 @@ from invert_rl.actionvlm.predict import Detections, detect_videos, results, writ
 from invert_rl.actionvlm.prompt import DESCRIPTIONS, build_prompt, deranged, read_descriptions
 from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
 from invert_rl.evaluation.detection_scoring import score_results
+from invert_rl.runs import write_records
 from invert_rl.tal.training import SupervisedTrainer
 
+ANSWERS = "answers.jsonl"
+"""What the language model wrote about each test video, in a run folder."""
 Results = dict[str, list[dict[str, Any]]]
 """Detections of each video, as in a results file."""
 
@@ -65,7 +68,7 @@ class Experiment:
         )
         taught = self.tokenizer if args.text_weight > 0 else None
         texts = self.descriptions if args.answer_style == "descriptions" else None
-        return Batches(self.data, schedule, args.window, taught, texts)
+        return Batches(self.data, schedule, args.window, taught, texts, args.augment)
 
 
 def load_data(args: ActionVLMArguments) -> tuple[ActionData, VideoEncoder | None]:
@@ -110,8 +113,10 @@ def evaluate(run: Experiment, detections: Sequence[Detections]) -> dict[str, flo
         data.truth, results(data, detections), data.test_subset, run.args.protocol, run.args.thresholds
     )
     metrics = scored.metrics
-    weights = mean_weights(data.test, [found.weight for found in detections], len(data.classes))
-    advantages = mean_weights(data.test, [found.advantage for found in detections], len(data.classes))
+    seen = [(video, found) for video, found in zip(data.test, detections, strict=True) if found.seen]
+    videos = [video for video, _ in seen]
+    weights = mean_weights(videos, [found.weight for _, found in seen], len(data.classes))
+    advantages = mean_weights(videos, [found.advantage for _, found in seen], len(data.classes))
     metrics["mLA"] = float(weights[:-1].nanmean())
     metrics["background/mLA"] = float(weights[-1])
     for group, names in run.groups.items():
@@ -150,6 +155,8 @@ def bias_report(run: Experiment, aligned: float) -> dict[str, float]:
         report |= {"conflict/average_mAP": conflict, "LAP": lap(aligned, conflict)}
     if run.args.text_tokens:
         texts = write_texts(run.model, run.data, run.tokenizer, run.args.window, run.args.text_tokens)
+        records = [{"video": video, "text": text} for video, text in texts.items()]
+        write_records(Path(run.args.output_dir) / ANSWERS, records)
         report |= {f"hallucination/{name}": rate for name, rate in hallucination_rates(texts).items()}
     return report
 

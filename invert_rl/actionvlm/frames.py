@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import resize
+from torchvision.transforms import ColorJitter, RandAugment, RandomResizedCrop
+from torchvision.transforms.functional import resized_crop
 
 from data_prep.decode import Deadline, decode_at, list_frames
 from data_prep.errors import DataError, VideoError
@@ -20,6 +21,15 @@ from invert_rl.tal.data import Video
 from invert_rl.tal.grid import Grid
 from invert_rl.video.load import decode_apart
 from invert_rl.video.sampling import nearest
+
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+"""Of random crops: share of the picture, and width over height [R]."""
+FLIP = 0.5
+"""Share of windows that are mirrored [R]."""
+RANDAUGMENT = {"num_ops": 4, "magnitude": 7}
+"""As the released code has it; its operations are imgaug's, ours torchvision's [C]."""
+COLOUR = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}
+"""Jitter of all windows [R]."""
 
 
 @dataclass(frozen=True)
@@ -33,40 +43,66 @@ class FrameReader:
     timeout: float = TIMEOUT_SECONDS
     """Seconds for one window."""
 
-    def read(self, video: str, times: Tensor) -> Tensor:
+    def read(self, video: str, times: Tensor, seed: int | None = None) -> Tensor:
         """The frames nearest to ``times`` ``(T,)`` in seconds, ``(T, 3, size, size)`` uint8.
 
-        Raises `VideoError` with the video's name where it cannot be decoded.
+        Without ``seed`` the square in the middle of each picture. With one a random crop, mirrored or not, with other
+        colours, the same for all frames: the released code's training [R]. Raises `VideoError` with the video's name
+        where it cannot be decoded.
         """
-        name = f"{video}{self.ending}"
-        return torch.from_numpy(decode_apart(_read, (self, name, times.double().numpy()), name, self.timeout))
+        name = self.name(video)
+        item = (self, name, times.double().numpy(), seed)
+        return torch.from_numpy(decode_apart(_read, item, name, self.timeout))
 
-    def fill(self, videos: Sequence[Video], rows: int) -> Tensor:
-        """Frames of windows of `time_videos`, ``(B, rows, 3, size, size)`` uint8, black where a window has ended."""
-        frames = torch.zeros(len(videos), rows, 3, self.size, self.size, dtype=torch.uint8)
-        for place, video in enumerate(videos):
-            frames[place, : len(video.features)] = self.read(video.video, video.features[:][:, 0])
-        return frames
+    def name(self, video: str) -> str:
+        """The file of a video, within the folder."""
+        return f"{video}{self.ending}"
 
-    def resized(self, picture: np.ndarray) -> Tensor:
-        """A picture (H, W, 3) as a frame (3, size, size), uint8."""
-        image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
-        return resize(image, [self.size, self.size], antialias=True)
+    def missing(self, videos: Sequence[Video]) -> list[str]:
+        """Those of ``videos`` that have no file."""
+        return [video.video for video in videos if not resolve(self.root, self.name(video.video)).is_file()]
 
 
-def _read(item: tuple[FrameReader, str, np.ndarray]) -> np.ndarray:
+def crop_of(height: int, width: int, seed: int | None) -> tuple[int, int, int, int]:
+    """Top, left, height and width of what is seen of pictures: the middle square, or at random."""
+    if seed is None:
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side, side
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        shape = torch.empty(1, height, width)
+        top, left, high, wide = RandomResizedCrop.get_params(shape, list(AREA), list(RATIO))
+    return int(top), int(left), int(high), int(wide)
+
+
+def recoloured(frames: Tensor, seed: int) -> Tensor:
+    """Frames ``(T, 3, H, W)`` uint8, all mirrored or none, all with the same other colours and small turns."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        frames = frames.flip(-1) if float(torch.rand(())) < FLIP else frames
+        return ColorJitter(**COLOUR)(RandAugment(**RANDAUGMENT)(frames))
+
+
+def _read(item: tuple[FrameReader, str, np.ndarray, int | None]) -> np.ndarray:
     """Called in a worker process: the frames of `FrameReader.read`."""
-    reader, name, times = item
+    reader, name, times, seed = item
     if in_worker():
         torch.set_num_threads(1)
     path = resolve(reader.root, name)
     deadline = Deadline(name, reader.timeout)
     info = list_frames(path, deadline, name)
+
+    def square(picture: np.ndarray) -> Tensor:
+        crop = crop_of(picture.shape[0], picture.shape[1], seed)
+        image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)
+        return resized_crop(image, *crop, [reader.size, reader.size], antialias=True)
+
     for _ in range(3):
         places = nearest(info.times, times)
-        pictures, found = decode_at(path, info, sorted(set(places.tolist())), reader.resized, False, deadline)
+        pictures, found = decode_at(path, info, sorted(set(places.tolist())), square, False, deadline)
         if found is info:
-            return torch.stack([pictures[place] for place in places.tolist()]).numpy()
+            frames = torch.stack([pictures[place] for place in places.tolist()])
+            return (frames if seed is None else recoloured(frames, seed)).numpy()
         info = found
     raise VideoError(name, "decoding gives other frames each time; re-encode the file with FFmpeg")
 

@@ -50,15 +50,17 @@ def mean_weights(videos: Sequence[Video], values: Sequence[Tensor], num_classes:
 
 
 def read_groups(path: Path | str, classes: Sequence[str]) -> dict[str, list[str]]:
-    """Groups of classes from a JSON object of lists; raises `DataError` for another form or an unknown class."""
+    """Groups of classes from a JSON object of lists, of each the ``classes`` that the data have.
+
+    Raises `DataError` for another form, and for a group none of whose classes the data have.
+    """
     content = read_json(Path(path))
     if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
         raise DataError(f"{path}: expected a JSON object that gives each group a list of classes")
     for group, names in content.items():
-        unknown = [name for name in names if name not in classes]
-        if unknown:
-            raise DataError(f"{path}: group {group!r} has {unknown}, none of the {len(classes)} classes")
-    return content
+        if not set(names) & set(classes):
+            raise DataError(f"{path}: group {group!r} has none of the {len(classes)} classes: {names}")
+    return {group: [name for name in names if name in classes] for group, names in content.items()}
 
 
 def read_proposals(text: str) -> list[tuple[str, int, int]]:

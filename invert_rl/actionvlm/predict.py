@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from data_prep.errors import VideoError
 from data_prep.progress import progress
 from invert_rl.actionvlm.data import ActionData
 from invert_rl.actionvlm.model import ActionVLM
@@ -30,6 +31,8 @@ class Detections:
     """λ ``(T,)`` of each row, the mean over the windows that show it."""
     advantage: Tensor
     """Â ``(T,)``, likewise; 0 for vision alone."""
+    seen: bool = True
+    """Whether the video could be decoded; else nothing is detected."""
 
 
 @torch.no_grad()
@@ -57,8 +60,15 @@ def detect_video(model: ActionVLM, data: ActionData, video: Video, size: int, ov
 
 
 def detect_videos(model: ActionVLM, data: ActionData, size: int, overlap: float | None) -> list[Detections]:
-    """Detections of all test videos, in their order."""
-    return [detect_video(model, data, video, size, overlap) for video in progress(data.test, "detect")]
+    """Detections of all test videos, in their order; none of a video that cannot be decoded, which is noted."""
+    found = []
+    for video in progress(data.test, "detect"):
+        try:
+            found.append(detect_video(model, data, video, size, overlap))
+        except VideoError:  # noted by `ActionData.read`: its ground truth counts as missed
+            nothing, rows = torch.zeros(0), torch.zeros(len(video.features))
+            found.append(Detections(torch.zeros(0, 2), nothing, nothing.long(), rows, rows, seen=False))
+    return found
 
 
 def results(data: ActionData, detections: Sequence[Detections]) -> dict[str, list[dict[str, Any]]]:
@@ -80,9 +90,13 @@ def write_texts(
     model.eval()
     device = model.projection.weight.device
     texts = {}
-    for video in data.test:
+    for video in progress(data.test, "write"):
         window = window_of(video, 0, size)
-        batch, mask = (part.to(device) for part in data.batch([window], size))
+        try:
+            batch, mask = (part.to(device) for part in data.batch([window], size))
+        except VideoError:
+            texts[video.video] = ""
+            continue
         (ids,) = model.language.generate(model.read(batch, mask), mask, tokens)
         texts[video.video] = str(tokenizer.decode(ids, skip_special_tokens=True))
     return texts

@@ -13,7 +13,7 @@ from transformers import VideoMAEConfig, VideoMAEModel
 
 from data_prep.errors import DataError
 from invert_rl.actionvlm.experiment import build, load_data, score_test_set
-from invert_rl.actionvlm.frames import FrameReader, time_videos
+from invert_rl.actionvlm.frames import FrameReader, crop_of, recoloured, time_videos
 from invert_rl.actionvlm.vision import DEVIATION, MEAN, VideoEncoder, load_video_encoder
 from tests.invert_rl.actionvlm.small import arguments
 
@@ -130,3 +130,74 @@ def test_training_end_to_end_changes_the_encoder(world, encoder_folder, tmp_path
     metrics, results = score_test_set(run)
     assert 0 <= metrics["average_mAP"] <= 1
     assert set(results) == {"b"}
+
+
+def test_the_middle_square_in_testing_and_one_random_crop_a_window_in_training(world):
+    assert crop_of(100, 180, None) == (0, 40, 100, 100)
+    assert crop_of(181, 100, None) == (40, 0, 100, 100)
+    crops = {crop_of(100, 180, seed) for seed in range(20)}
+    assert len(crops) > 15 and crop_of(100, 180, 3) == crop_of(100, 180, 3)
+    for top, left, height, width in crops:
+        assert 0 <= top <= 100 - height and 0 <= left <= 180 - width
+        assert 0.06 < height * width / (100 * 180) <= 1 and 0.7 < width / height < 1.4
+    frames = torch.randint(0, 256, (1, 3, 24, 24), dtype=torch.uint8).expand(5, -1, -1, -1)
+    turned = [recoloured(frames, seed) for seed in range(8)]
+    assert all((one == one[:1]).all() for one in turned)  # every frame of a window alike
+    assert sum(not torch.equal(one, frames) for one in turned) >= 6
+    assert torch.equal(turned[2], recoloured(frames, 2))
+    reader, times = FrameReader(world, ".mp4", SIZE), torch.tensor([1.0, 3.0])
+    plain, first, again, other = (reader.read("a", times, seed) for seed in (None, 5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, plain)
+
+
+@pytest.fixture
+def damaged(world, encoder_folder, tmp_path):
+    """Settings of a data set whose videos c are no videos, one in each subset, and whose videos d are not there."""
+    database = json.loads((world / "notes.json").read_text())["database"]
+    for name, like in (("c1", "a"), ("c2", "b"), ("d1", "a"), ("d2", "b")):
+        database[name] = database[like]
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / f"{name}.mp4").write_bytes((world / f"{name}.mp4").read_bytes())
+    for name in ("c1", "c2"):
+        (folder / f"{name}.mp4").write_bytes(b"no video")
+    (tmp_path / "notes.json").write_text(json.dumps({"database": database}))
+    return {
+        "train_annotations": str(tmp_path / "notes.json"),
+        "video_root": str(folder),
+        "vision_model": str(encoder_folder),
+        "frame_rate": 4.0,
+        "frame_size": SIZE,
+        "window": 32,
+        "descriptions": None,
+        "per_device_train_batch_size": 2,
+    }
+
+
+def test_missing_videos_are_listed_or_left_out_and_broken_ones_replaced_and_counted(damaged, tmp_path):
+    with pytest.raises(DataError, match="2 videos are missing: d1, d2; correct --video_ending"):
+        load_data(arguments(tmp_path, **damaged))
+    args = arguments(tmp_path, bad_features="skip", **damaged)
+    data, vision = load_data(args)
+    assert [video.video for video in data.train] == ["a", "c1"]
+    assert data.features == {"videos": {"policy": "skip", "missing": ["d1", "d2"]}}
+    run = build(args, data, vision)
+    batch = run.batches()(1, 0)  # of the second step: both places hold video a, with its own segments
+    assert batch["features"].shape == (2, 32, 3, SIZE, SIZE)
+    shown = [segments.shape[0] for segments in batch["segments"]]
+    assert shown[0] == shown[1] and batch["features"].flatten(1).any(dim=1).all()
+    metrics, results = score_test_set(run)
+    assert results["c2"] == [] and set(results) == {"b", "c2"}
+    assert metrics["n"] == 6  # of b, and of the videos without detections: c2 and d2
+    assert set(data.undecodable()) == {"c1.mp4", "c2.mp4"}
+    log = (tmp_path / "left_out.jsonl").read_text().splitlines()
+    assert len(log) == 2  # once each, though asked for again
+
+
+def test_nothing_that_can_be_decoded_ends_with_a_reason(damaged, tmp_path):
+    args = arguments(tmp_path, bad_features="skip", **damaged)
+    (Path(damaged["video_root"]) / "a.mp4").write_bytes(b"no video")
+    data, vision = load_data(args)
+    with pytest.raises(DataError, match="none of 2 training videos can be decoded; 2 videos left out"):
+        build(args, data, vision).batches()(0, 0)
