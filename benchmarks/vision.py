@@ -68,26 +68,24 @@ def processor_seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 def compare(family: str, name: str, grid: list[int], repeats: int, device: torch.device) -> dict[str, Any]:
     """Both ways on one tower: seconds, ratios, and the largest difference of a feature."""
-    tower = build(family, SHAPES[name]).to(device)
-    segment_attention.use_segments(tower)
-    config: Any = tower.config
+    towers = {way: build(family, SHAPES[name]).to(device) for way in ("stock", "batched")}  # of equal weights
+    segment_attention.use_segments(towers["batched"])
+    config: Any = towers["stock"].config
     size = 3 * config.temporal_patch_size * config.patch_size**2
     pixels, grids = torch.randn(grid[0] * grid[1] * grid[2], size, device=device), torch.tensor([grid], device=device)
-    ways = {"stock": "sdpa", "batched": segment_attention.NAME}
     times: dict[str, list[float]] = {}
     features = {}
 
     def forward(way: str) -> None:
         with torch.no_grad():
-            features[way] = tower(pixels, grid_thw=grids).pooler_output
+            features[way] = towers[way](pixels, grid_thw=grids).pooler_output
 
     def both(way: str) -> None:
-        tower.zero_grad()
-        tower(pixels, grid_thw=grids).pooler_output.sum().backward()
+        towers[way].zero_grad()
+        towers[way](pixels, grid_thw=grids).pooler_output.sum().backward()
 
     for _ in range(repeats):
-        for way, implementation in ways.items():
-            config._attn_implementation = implementation
+        for way in towers:
             for part, run in (("forward", forward), ("forward_backward", both)):
                 seconds = processor_seconds(lambda run=run, way=way: run(way), device)  # type: ignore[misc]
                 times.setdefault(f"{way}_{part}_seconds", []).append(seconds)

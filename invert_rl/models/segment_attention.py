@@ -6,6 +6,9 @@ of 30 x 18 x 26 patches, after waiting for the GPU to learn where to cut. Segmen
 those cut by the right, the lower edge and the corner; frames of each video), so here those of one size go as one batch,
 and where they lie is looked up once for all layers of a pass. Windows are put in order of size before the first layer,
 so that a batch is a view; only the few layers that see whole frames permute their tokens.
+
+Patches are projected by one matrix product: a convolution whose kernel is as large as its stride is one, but its own
+kernels take several times as long for it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AttentionInterface
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_window_index
@@ -59,6 +62,8 @@ def use_segments(tower: nn.Module) -> None:
     """The same for a vision tower by itself."""
     AttentionInterface.register(NAME, _segment_attention)
     tower.config._attn_implementation = NAME
+    projection = tower.patch_embed.proj
+    projection.forward = types.MethodType(_project, projection)
     if not hasattr(tower.config, "window_size"):
         return
     forward = tower.forward
@@ -70,6 +75,11 @@ def use_segments(tower: nn.Module) -> None:
         return forward(hidden_states, grid_thw=grid_thw, **kwargs)
 
     tower.forward = types.MethodType(with_sorted_windows, tower)
+
+
+def _project(self: nn.Conv3d, patches: torch.Tensor) -> torch.Tensor:
+    """The convolution of patches ``(n, channels, time, height, width)`` of its kernel's size, ``(n, out, 1, 1, 1)``."""
+    return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[..., None, None, None]
 
 
 def _sorted_windows(config: Any, grid_thw: torch.Tensor) -> dict[str, torch.Tensor]:
