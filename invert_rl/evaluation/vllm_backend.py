@@ -18,17 +18,22 @@ FITTING = {"max_model_len": -1}
 
 
 def complete_with_vllm(
-    name: str, revision: str | None, processor: ProcessorMixin, max_new_tokens: int, dtype: str
+    name: str,
+    revision: str | None,
+    processor: ProcessorMixin,
+    max_new_tokens: int,
+    dtype: str,
+    banned: Sequence[int] | None = None,
 ) -> tuple[Complete, str]:
     """How an engine for the checkpoint completes prompts, token ids up to and including the end token; its precision.
 
-    Completing raises `DataError` if the engine expands a video otherwise than the checkpoint's processor.
+    ``banned`` are ids that no completion may hold, by default the processor's vision tokens. Completing raises `DataError` if the engine expands a video otherwise than the checkpoint's processor.
     """
     engine = LLM(model=name, revision=revision, dtype=dtype, **{**FITTING, **ENGINE_ARGUMENTS})
     sampling = SamplingParams(
         temperature=0.0,
         max_tokens=max_new_tokens,
-        logit_bias=dict.fromkeys(never_sampled_ids(processor), BAN),
+        logit_bias=dict.fromkeys(never_sampled_ids(processor) if banned is None else banned, BAN),
     )
 
     def complete(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from data_prep.progress import progress
 from data_prep.rows import Row
+from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.rollout import only_what_is_asked
 from invert_rl.llavaction.appending import AppendingScorer
 from invert_rl.llavaction.choices import Choice, parse_choice
@@ -101,12 +102,9 @@ class QuestionAnswerer:
     ) -> None:
         """Answer this rank's share of the rows and hand the answers of each batch to ``keep``."""
         mine = list(rows)[self.rank :: self.ranks]
-        training = self.model.training
-        self.model.eval()
         batches = range(0, len(mine), self.batch_size)
         for first in progress(batches, "questions", total=len(batches)):
             keep(self._batch(mine[first : first + self.batch_size], texts))
-        self.model.train(training)
 
     def _batch(self, rows: Sequence[Row], texts: Mapping[str, str] | None) -> list[Answer]:
         answers, encoded, asked = [], [], []
@@ -124,9 +122,10 @@ class QuestionAnswerer:
 
     def _say(self, encoded: Sequence[Encoded], rows: Sequence[Row]) -> list[str]:
         """What the model answers to each prompt."""
-        if self.likeliest:
-            return [self._likeliest(item, row) for item, row in zip(encoded, rows, strict=True)]
-        return self._generate(encoded)
+        with evaluation_mode(self.model):
+            if self.likeliest:
+                return [self._likeliest(item, row) for item, row in zip(encoded, rows, strict=True)]
+            return self._generate(encoded)
 
     def _likeliest(self, encoded: Encoded, row: Row) -> str:
         options = row.meta["options"]

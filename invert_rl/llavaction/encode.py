@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from data_prep.errors import DataError
-from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
 from invert_rl.llavaction.action_token import ACTION_TOKEN, action_place, visual_ids
 from invert_rl.llavaction.model import IGNORED, UNLABELLED
 from invert_rl.video.clip import Clip
@@ -32,6 +32,8 @@ class Encoded:
     """The video tensors that the model's forward takes."""
     classes: tuple[int, int, int] = field(default=(UNLABELLED, UNLABELLED, UNLABELLED))
     """Verb, noun and action; -1 where there is none."""
+    prompt: EncodedPrompt | None = None
+    """The same without the answer as an engine takes it; None for LLaVA-OneVision."""
 
 
 class ClipEncoder:
@@ -68,22 +70,19 @@ class ClipEncoder:
         Raises `DataError` where it is longer than ``max_length``.
         """
         chat = [{"role": "user", "content": [{"type": "video", "video": clip.path}, {"type": "text", "text": text}]}]
+        prompt = None
         if self.qwen is not None:
-            prompt = self.qwen(chat, clip)
-            ids, kinds, video = list(prompt.input_ids), list(prompt.mm_token_type_ids), video_inputs([prompt])
+            prompt = self._with_token(self.qwen(chat, clip))
+            ids, kinds, video = prompt.input_ids, prompt.mm_token_type_ids, video_inputs([prompt])
         else:
             ids, kinds, video = self._llava(chat, clip)
-        if self.token_id is not None:
-            place = action_place(ids, self.placeholders, self.closing)
-            ids.insert(place, self.token_id)
-            kinds.insert(place, 0)
         taught = [] if answer is None else [*self.tokenizer(answer, add_special_tokens=False)["input_ids"], self.end_id]
         if self.max_length is not None and len(ids) + len(taught) > self.max_length:
             raise DataError(
                 f"{clip.path}: prompt and answer have {len(ids) + len(taught)} tokens, more than max_length "
                 f"{self.max_length}; take fewer or smaller frames, nothing is cut off"
             )
-        return Encoded([*ids, *taught], [*kinds, *([0] * len(taught))], len(taught), video, classes)
+        return Encoded([*ids, *taught], [*kinds, *([0] * len(taught))], len(taught), video, classes, prompt)
 
     def never_answered(self) -> list[int]:
         """Ids that no answer may hold: the action token, placeholders and their borders."""
@@ -95,8 +94,29 @@ class ClipEncoder:
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         inputs = self.processor(text=[text], videos=[clip.frames], return_tensors="pt", do_sample_frames=False)
         ids = inputs["input_ids"][0].tolist()
+        ids = self._token_put_in(ids)
         kinds = [2 * (token == self.video_token_id) for token in ids]
         return ids, kinds, {"pixel_values_videos": inputs["pixel_values_videos"]}
+
+    def _token_put_in(self, ids: Sequence[int]) -> list[int]:
+        """A prompt's ids with the action token in its place, if this encoder has one."""
+        if self.token_id is None:
+            return list(ids)
+        place = action_place(ids, self.placeholders, self.closing)
+        return [*ids[:place], self.token_id, *ids[place:]]
+
+    def _with_token(self, prompt: EncodedPrompt) -> EncodedPrompt:
+        """A prompt with the action token in its place, also before its placeholder is expanded."""
+        if self.token_id is None:
+            return prompt
+        place = action_place(prompt.input_ids, self.placeholders, self.closing)
+        kinds = [*prompt.mm_token_type_ids[:place], 0, *prompt.mm_token_type_ids[place:]]
+        return replace(
+            prompt,
+            input_ids=self._token_put_in(prompt.input_ids),
+            mm_token_type_ids=kinds,
+            unexpanded_ids=self._token_put_in(prompt.unexpanded_ids),
+        )
 
     def batch(self, items: Sequence[Encoded], side: Side = "left", labels: bool = True) -> dict[str, Tensor]:
         """Model inputs of several items, padded on one side; text tensors are (batch, longest).

@@ -25,8 +25,10 @@ from invert_rl.llavaction.views import Sample
 from invert_rl.video.ref import VideoRef
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
+
     from invert_rl.llavaction.answer import Answer, QuestionAnswerer
-    from invert_rl.llavaction.loaded import Loaded
+    from invert_rl.llavaction.data import SampleEncoder
 
 
 TOP1 = ("action", "verb", "noun")
@@ -38,7 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Accuracy on multiple-choice questions; on those of --mode structured top-1 accuracy of action, verb and noun."
     )
     add_model_arguments(parser)
-    parser.add_argument("--batch-size", type=int, default=16, help="questions at a time (default: 16)")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "transformers", "vllm"),
+        default="auto",
+        help="what generates the answers; auto: vLLM where it is installed and has a GPU, in one process",
+    )
+    parser.add_argument("--batch-size", type=int, help="questions at a time (default: 16, with vLLM 256)")
     parser.add_argument("--max-new-tokens", type=int, default=32, help="of an answer (default: 32)")
     parser.add_argument(
         "--likeliest",
@@ -88,101 +96,117 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print the result; 0 on success. Raises `DataError` for bad input."""
     from accelerate import PartialState
 
-    from invert_rl.llavaction.answer import QuestionAnswerer
-    from invert_rl.llavaction.loaded import load
+    from invert_rl.evaluation.model import PATIENCE
+    from invert_rl.llavaction.loaded import load_encoder, load_rows
     from invert_rl.llavaction.report import answer_metrics
 
     splits = read_splits(args.tail_verbs, args.tail_nouns, args.unseen_participants)
-    loaded = load(args)
-    structured = all("first" in row.meta for row in loaded.rows)
+    rows, encode = load_rows(args), load_encoder(args)
+    structured = all("first" in row.meta for row in rows)
     if args.submission is not None and not structured:
         raise DataError(f"--submission: {args.data} has other questions than those of build-mqa --mode structured")
-    state = PartialState(cpu=args.cpu)
-    ranks = state.process_index, state.num_processes
-    ask = QuestionAnswerer(loaded.model, loaded.encode, args.batch_size, args.max_new_tokens, *ranks, args.likeliest)
+    state = PartialState(cpu=args.cpu, timeout=PATIENCE)
+    ask, made_by = answerer(args, encode, state)
     started = time.perf_counter()
-    answers, sap, again = all_answers(args, loaded, ask)
-    seconds = (time.perf_counter() - started) / len(loaded.rows)
+    answers, sap, again = all_answers(args, rows, ask, made_by)
+    seconds = (time.perf_counter() - started) / len(rows)
     if not state.is_main_process:
         return 0
     choices = {identity: answer.choice for identity, answer in answers.items()}
-    result: dict[str, Any] = answer_metrics(answers, loaded.rows) | {"seconds_per_question": round(seconds, 4)}
-    result |= {f"{name}/MQA": answer_metrics(answers, rows)["MQA"] for name, rows in splits.rows(loaded.rows).items()}
+    result: dict[str, Any] = answer_metrics(answers, rows) | {"seconds_per_question": round(seconds, 4)}
+    result |= {f"{name}/MQA": answer_metrics(answers, part)["MQA"] for name, part in splits.rows(rows).items()}
     if structured:
-        result["structured"] = structured_metrics(choices, loaded.rows)
-        for name, rows in splits.rows(loaded.rows).items():
-            result["structured"] |= {f"{name}/{k}": structured_metrics(choices, rows)[k] for k in TOP1}
+        result["structured"] = structured_metrics(choices, rows)
+        for name, part in splits.rows(rows).items():
+            result["structured"] |= {f"{name}/{k}": structured_metrics(choices, part)[k] for k in TOP1}
     if sap is not None:
-        result["sap"] = answer_metrics(sap, loaded.rows) | {"asked_again": again}
+        result["sap"] = answer_metrics(sap, rows) | {"asked_again": again}
     if args.appending:
-        alone = QuestionAnswerer(loaded.model, loaded.encode, args.batch_size, args.max_new_tokens)
-        result["appending"] = appending(args, loaded, alone)
+        result["appending"] = appending(args, rows, ask)
     if args.submission is not None:
         with atomic_write(args.submission) as out:
-            json.dump(submission(choices, loaded.rows, args.supervision), out)
+            json.dump(submission(choices, rows, args.supervision), out)
     sys.stdout.write(json.dumps(result) + "\n" if args.json else _as_text(result))
     return 0
 
 
+def answerer(args: argparse.Namespace, encode: SampleEncoder, state: PartialState) -> tuple[QuestionAnswerer, str]:
+    """What answers the questions, and by what and in which precision; raises `DataError` for what cannot be."""
+    from invert_rl.llavaction.answer import QuestionAnswerer
+    from invert_rl.llavaction.engine import BATCH, backend_of, engine_answerer
+    from invert_rl.llavaction.loaded import load_weights
+
+    backend = backend_of(args, encode, state)
+    batch = args.batch_size or BATCH[backend]
+    if backend == "vllm":
+        ask, dtype = engine_answerer(args, encode, batch)
+        return ask, f"vllm {dtype}"
+    model = load_weights(args, encode)
+    ranks = state.process_index, state.num_processes
+    ask = QuestionAnswerer(model, encode, batch, args.max_new_tokens, *ranks, args.likeliest)
+    return ask, f"transformers {str(model.dtype).removeprefix('torch.')}"
+
+
 def all_answers(
-    args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer
+    args: argparse.Namespace, rows: Sequence[Row], ask: QuestionAnswerer, made_by: str
 ) -> tuple[dict[str, Answer], dict[str, Answer] | None, int]:
     """Answers to all questions, and with ``--sap`` those of the second pass and how many were asked again."""
     from invert_rl.llavaction.answer import sequential_answers
     from invert_rl.llavaction.answer_log import PLAIN, SAP, AnswerLog
 
     if args.output is None:
-        answers = ask(loaded.rows)
-        return (answers, *sequential_answers(ask, loaded.rows, answers)) if args.sap else (answers, None, 0)
-    log = AnswerLog(args.output, log_settings(args, loaded))
-    answers = log.ask(PLAIN, ask, loaded.rows)
+        answers = ask(rows)
+        return (answers, *sequential_answers(ask, rows, answers)) if args.sap else (answers, None, 0)
+    log = AnswerLog(args.output, log_settings(args, rows, ask.encode, made_by))
+    answers = log.ask(PLAIN, ask, rows)
     if not args.sap:
         log.finish({PLAIN: answers})
         return answers, None, 0
-    sap, again = sequential_answers(lambda rows, texts: log.ask(SAP, ask, rows, texts), loaded.rows, answers)
+    sap, again = sequential_answers(lambda rows, texts: log.ask(SAP, ask, rows, texts), rows, answers)
     log.finish({PLAIN: answers, SAP: sap})
     return answers, sap, again
 
 
-def log_settings(args: argparse.Namespace, loaded: Loaded) -> dict[str, Any]:
+def log_settings(args: argparse.Namespace, rows: Sequence[Row], encode: SampleEncoder, made_by: str) -> dict[str, Any]:
     """What an output belongs to: the model, the questions, and how they are asked."""
     return {
         "model": str(args.model),
         "questions": file_sha256(args.data),
-        "n": len(loaded.rows),
-        "frames": asdict(loaded.encode.store.settings),
-        "views": asdict(loaded.encode.settings),
-        "action_token": loaded.encode.encoder.token_id is not None,
+        "n": len(rows),
+        "frames": asdict(encode.store.settings),
+        "views": asdict(encode.settings),
+        "action_token": encode.encoder.token_id is not None,
         "max_new_tokens": args.max_new_tokens,
-        "dtype": str(loaded.model.dtype),
+        "made_by": made_by,
         "likeliest": args.likeliest,
         "sap": args.sap,
     }
 
 
-def appending(args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer) -> dict[str, Any]:
+def appending(args: argparse.Namespace, questions: Sequence[Row], ask: QuestionAnswerer) -> dict[str, Any]:
     """Top-1 accuracy of multi-round appending on the first questions, and seconds of both ways, without decoding.
 
     ``cost_ratio`` is how many times as long appending takes as choosing among a question's options.
     """
+    from invert_rl.llavaction.answer import QuestionAnswerer
     from invert_rl.llavaction.appending import AppendingScorer
 
-    rows = loaded.rows[: args.appending]
-    actions = [parse_action(key, "classes.json") for key in loaded.classes.actions]
+    rows, encode = questions[: args.appending], ask.encode
+    actions = [parse_action(key, "classes.json") for key in encode.classes.actions]
     if not actions:
         raise DataError(
             f"--appending: {args.model} has no classes.json; a run of recipes/train_llavaction.py writes it"
         )
-    scorer = AppendingScorer(loaded.model, loaded.encode, class_texts(args, loaded, rows))
+    scorer = AppendingScorer(ask.model, encode, class_texts(args, encode.classes.actions, questions))
     for row in rows:
-        loaded.encode.store.clip(VideoRef(row.video, *row.window))
+        encode.store.clip(VideoRef(row.video, *row.window))
     started = time.perf_counter()
-    ask(rows)
+    QuestionAnswerer(ask.model, encode, ask.batch_size, ask.max_new_tokens)(rows)
     asked = time.perf_counter() - started
     started = time.perf_counter()
     predicted = {}
     for row in rows:
-        prompt = direct_prompt(loaded.encode.settings.perspective, loaded.encode.settings.prompt_style)
+        prompt = direct_prompt(encode.settings.perspective, encode.settings.prompt_style)
         sample = Sample("direct", prompt, "", VideoRef(row.video, *row.window), has_class=False)
         predicted[row.id] = actions[int(scorer.losses(sample, row).argmin())]
     appended = time.perf_counter() - started
@@ -195,26 +219,26 @@ def appending(args: argparse.Namespace, loaded: Loaded, ask: QuestionAnswerer) -
     }
 
 
-def class_texts(args: argparse.Namespace, loaded: Loaded, rows: Sequence[Row]) -> list[str]:
+def class_texts(args: argparse.Namespace, keys: Sequence[str], rows: Sequence[Row]) -> list[str]:
     """One text per class: its official label, or else a text that the questions have for it.
 
     Raises `DataError` for a class that has neither.
     """
-    actions = [parse_action(key, "classes.json") for key in loaded.classes.actions]
+    actions = [parse_action(key, "classes.json") for key in keys]
     if args.verb_classes and args.noun_classes:
         names = ClassMap([], read_names(args.verb_classes), read_names(args.noun_classes))
         return [names.label(action) for action in actions]
     seen: dict[str, str] = {}
-    for row in loaded.rows:
+    for row in rows:
         for key, text in zip(row.meta["option_classes"], row.meta["options"], strict=True):
             seen.setdefault(key, text)
-    missing = [key for key in loaded.classes.actions if key not in seen]
+    missing = [key for key in keys if key not in seen]
     if missing:
         raise DataError(
             f"--appending: {len(missing)} classes, such as {missing[0]}, have no text in {args.data}; give "
             "--verb-classes and --noun-classes"
         )
-    return [seen[key] for key in loaded.classes.actions]
+    return [seen[key] for key in keys]
 
 
 def _as_text(result: dict[str, Any]) -> str:

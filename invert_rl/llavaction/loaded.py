@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import AutoConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel, ProcessorMixin
 
 from data_prep.errors import DataError
 from data_prep.files import read_json
@@ -34,29 +34,59 @@ class Loaded:
     classes: Classes
 
 
-def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:
-    """The model and the questions that the arguments name, as `load_model` and `read_questions`."""
+def load_rows(args: argparse.Namespace) -> list[Row]:
+    """The questions that the arguments name, as `read_questions`."""
     rows = read_questions(args.data)[: args.limit]
     check_video_root(rows, args.videos)
+    return rows
+
+
+def load(args: argparse.Namespace, **kwargs: Any) -> Loaded:
+    """The model and the questions that the arguments name, as `load_model` and `load_rows`."""
+    rows = load_rows(args)
     model, encode = load_model(args, **kwargs)
     return Loaded(model, encode, rows, encode.classes)
 
 
 def load_model(args: argparse.Namespace, **kwargs: Any) -> tuple[PreTrainedModel, SampleEncoder]:
-    """The model that the arguments name; settings that are not given are those of the run that it is of.
+    """The model that the arguments name, and its encoder as `load_encoder` has it.
+
+    Raises `DataError` for a checkpoint that cannot be used.
+    """
+    encode = load_encoder(args)
+    return load_weights(args, encode, **kwargs), encode
+
+
+def load_weights(args: argparse.Namespace, encode: SampleEncoder, **kwargs: Any) -> PreTrainedModel:
+    """The model that the arguments name, in evaluation mode and where it computes; raises `DataError`."""
+    known = token_settings(args)
+    sizes = (1, 1, 1) if known is None else known["classes"]
+    try:
+        model = load_action_model(args.model, encode.encoder.processor, sizes, dtype=args.dtype, **kwargs)
+    except (CheckpointError, OSError) as error:
+        raise DataError(f"--model {args.model}: {error}") from error
+    return model.to(PartialState(cpu=args.cpu).device).eval()
+
+
+def token_settings(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What the checkpoint's configuration says of its action token; None without one."""
+    return getattr(AutoConfig.from_pretrained(args.model), "action_token", None)
+
+
+def load_encoder(args: argparse.Namespace) -> SampleEncoder:
+    """How the model that the arguments name is asked; settings that are not given are those of the run it is of.
 
     Raises `DataError` for a checkpoint that cannot be used.
     """
     settings = run_settings(args)
     kwargs.setdefault("trained_positions", description_of(args.model).get("trained_positions", True))
     try:
-        processor = load_action_processor(args.model)
-        known = getattr(AutoConfig.from_pretrained(args.model), "action_token", None)
-        sizes = (1, 1, 1) if known is None else known["classes"]
-        model = load_action_model(args.model, processor, sizes, dtype=args.dtype, **kwargs)
+        processor: ProcessorMixin = load_action_processor(args.model)
+        config = AutoConfig.from_pretrained(args.model)
+        known = token_settings(args)
     except (CheckpointError, OSError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
-    model = model.to(PartialState(cpu=args.cpu).device).eval()
+    sizes = (1, 1, 1) if known is None else known["classes"]
     with_token = known is not None and not args.no_action_token and settings.get("action_token", True)
     frames = {name: settings[name] for name in FRAMES if name in settings}
     patch = getattr(processor.video_processor, "patch_size", 14)
@@ -64,7 +94,7 @@ def load_model(args: argparse.Namespace, **kwargs: Any) -> tuple[PreTrainedModel
     views = ViewSettings(**{name: settings[name] for name in VIEWS if name in settings})
     path = Path(args.model) / "classes.json"
     classes = Classes.read(path) if path.is_file() else Classes(sizes[0], sizes[1], [])
-    return model, SampleEncoder(ClipEncoder(processor, model.config, with_token), store, views, classes)
+    return SampleEncoder(ClipEncoder(processor, config, with_token), store, views, classes)
 
 
 def run_settings(args: argparse.Namespace) -> dict[str, Any]:

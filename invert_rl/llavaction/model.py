@@ -29,7 +29,9 @@ UNLABELLED = -1
 MODEL_TYPES = ("qwen2_5_vl", "qwen3_vl", "llava_onevision")
 """Architectures; LLaVA-Video in the format of transformers is the last."""
 PREFIX = "action_heads."
-"""Of the heads' weights in a checkpoint."""
+"""Of the heads' weights in a checkpoint of a run."""
+HEADS_FOLDER = "action_heads"
+"""Where a model folder has the heads' weights: out of sight of engines, which refuse weights that they do not know."""
 HEADS = ("verb", "noun", "action")
 LAYERS = ("last", "first", "all")
 """Layers whose state of the action token the heads see; the paper's is the last, Table 10 has the others."""
@@ -197,9 +199,9 @@ def load_action_model(
 
 
 def read_heads(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The heads' weights in a checkpoint folder, by name inside `ActionHeads`; empty where it has none."""
+    """The heads' weights in a checkpoint or model folder, by name inside `ActionHeads`; empty where it has none."""
     found: dict[str, Tensor] = {}
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path in sorted([*Path(folder).glob("*.safetensors"), *(Path(folder) / HEADS_FOLDER).glob("*.safetensors")]):
         with safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
                 if name.startswith(PREFIX):

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.errors import DataError
 from invert_rl.llavaction.data import Batches, Classes
-from invert_rl.llavaction.model import PREFIX, action_settings, load_action_weights
+from invert_rl.llavaction.model import HEADS_FOLDER, PREFIX, action_settings, load_action_weights
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.tal.training import SupervisedArguments, SupervisedTrainer
 
@@ -93,9 +94,9 @@ def save_for_inference(
 ) -> None:
     """Write a checkpoint folder of the whole model, LoRA merged, with tokenizer, processor and ``classes.json``.
 
-    It is a plain checkpoint of its architecture; the heads lie in it under names that a plain model does not expect
-    and leaves out. Called on all ranks. A sharded model is gathered on the main one, where LoRA is merged into what
-    ``rebuild`` makes: the model as it was before training.
+    It is a plain checkpoint of its architecture, for vLLM too; the heads lie beside it in `HEADS_FOLDER`. Called on all
+    ranks. A sharded model is gathered on the main one, where LoRA is merged into what ``rebuild`` makes: the model as
+    it was before training.
     """
     folder = Path(folder)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -116,7 +117,11 @@ def save_for_inference(
 
 
 def save_whole(model: PreTrainedModel, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
-    """Write a model, or its gathered weights, so that whoever loads it generates with a cache."""
+    """Write a model, or its gathered weights, so that whoever loads it generates with a cache; its heads apart."""
+    state = dict(model.state_dict() if state is None else state)
+    heads = {name: state.pop(name).contiguous() for name in list(state) if name.startswith(PREFIX)}
+    (folder / HEADS_FOLDER).mkdir(parents=True, exist_ok=True)
+    save_file(heads, folder / HEADS_FOLDER / "heads.safetensors", metadata={"format": "pt"})
     used_cache = model.config.use_cache if hasattr(model.config, "use_cache") else True
     model.config.use_cache = True
     try:
