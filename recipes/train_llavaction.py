@@ -38,12 +38,11 @@ from invert_rl.llavaction.left_out import LeftOut
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
 from invert_rl.llavaction.report import answer_all, comparison_table, write_report
+from invert_rl.llavaction.toy.questions import blind_accuracies, toy_run_data, toy_start
 from invert_rl.llavaction.training import make_trainer, save_for_inference, with_lora
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
 from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries
-from invert_rl.toy.default import start_checkpoint
-from invert_rl.toy.questions import toy_run_data
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "llavaction.yaml"
 
@@ -58,7 +57,7 @@ def main(args: LLaVActionConfig, model_args: ModelConfig) -> None:
     args.decode_in_process |= toy  # generated videos crash no decoder
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to train")
-    model_args.model_name_or_path = model_args.model_name_or_path or start_checkpoint()
+    model_args.model_name_or_path = model_args.model_name_or_path or toy_start(args.seed)
     arms = [args.distractors] if toy else ["data"]
     if toy and args.compare_random and args.distractors == "hard":
         arms.append("random")
@@ -68,15 +67,16 @@ def main(args: LLaVActionConfig, model_args: ModelConfig) -> None:
         data = toy_run_data(args.toy_train_clips, args.toy_test_clips, arm, args.seed) if toy else read_data(args)
         folder = Path(args.output_dir) if arm == arms[0] else Path(args.output_dir) / f"{arm}_distractors"
         results[arm] = train_arm(args, model_args, data, folder, answer_before=arm == arms[0])
+    blind = blind_accuracies(data.tests)
 
     if args.process_index == 0:
         settings = {**asdict(model_args), **args.to_dict()}
         first, *others = results.values()
         control = others[0]["after"] if others else None
-        path = write_report(args.output_dir, first, control, time.perf_counter() - started, settings)
+        path = write_report(args.output_dir, first, control, blind, time.perf_counter() - started, settings)
         out = console()
         if first["after"]:
-            out.print(comparison_table(first, control))
+            out.print(comparison_table(first, control, blind))
         out.print(
             f"{time.perf_counter() - started:.0f} s in all\nmodel    {Path(args.output_dir) / 'model'}\nsummary  {path}"
         )

@@ -20,6 +20,7 @@ from invert_rl.llavaction.choices import Choice, parse_choice
 from invert_rl.llavaction.data import SampleEncoder
 from invert_rl.llavaction.encode import Encoded
 from invert_rl.llavaction.prompts import choice_prompt
+from invert_rl.llavaction.several import parse_several
 from invert_rl.llavaction.views import Sample, ViewSettings, choice_text, priors_of
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
@@ -41,6 +42,8 @@ class Answer:
     """Text of the option that was chosen; empty if none was."""
     status: str = "ok"
     """"ok", "unparsable" or "missing_video"."""
+    places: tuple[int, ...] = ()
+    """Of all options that were chosen, where more than one can be right."""
 
     def record(self, task: str = "mqa") -> dict[str, Any]:
         """As one JSON line."""
@@ -52,13 +55,14 @@ class Answer:
             "by": self.choice.by,
             "option": self.option,
             "status": self.status,
-        }
+        } | ({"choices": list(self.places)} if self.places else {})
 
 
 def answer_of(record: Mapping[str, Any]) -> Answer:
     """The answer of a line of `Answer.record`."""
     choice = Choice(record["choice"], record["by"])
-    return Answer(record["id"], record["text"], choice, record["option"], record["status"])
+    places = tuple(record.get("choices", ()))
+    return Answer(record["id"], record["text"], choice, record["option"], record["status"], places)
 
 
 class QuestionAnswerer:
@@ -152,12 +156,17 @@ class QuestionAnswerer:
 def question_sample(row: Row, settings: ViewSettings, texts: Mapping[str, str] | None = None) -> Sample:
     """The question of a row as it is asked at test time, naming the actions before it if ``texts`` has both."""
     priors = priors_of(row, texts) if texts is not None else []
-    prompt = choice_prompt(row.meta["options"], settings.perspective, priors, settings.prompt_style)
+    several = "answers" in row.meta
+    prompt = choice_prompt(row.meta["options"], settings.perspective, priors, settings.prompt_style, several)
     return Sample("mqa", prompt, "", VideoRef(row.video, *row.window), has_class=False)
 
 
 def read_answer(row: Row, text: str) -> Answer:
     """A generated text as the answer to a row's question."""
+    if "answers" in row.meta:
+        places = parse_several(text, row.meta["options"])
+        status = "ok" if places else "unparsable"
+        return Answer(row.id, text, Choice(None, None), status=status, places=places)
     choice = parse_choice(text, row.meta["options"])
     if choice.place is None:
         return Answer(row.id, text, choice, status="unparsable")

@@ -67,6 +67,8 @@ def asked_of(record: Mapping[str, Any], where: str) -> Asked | None:
         raise DataError(f"{where}: 'options' must list 2 to {len(LETTERS)} texts")
     if not all(isinstance(option, str) and option.strip() for option in options):
         raise DataError(f"{where}: an option is not a text")
+    if "answers" in content:
+        raise DataError(f"{where}: has several true options; the audit is of questions with one")
     if answer is None and "first" in content:
         return None
     keys = content.get("option_classes")

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 from data_prep.errors import DataError
-from data_prep.files import read_csv
+from data_prep.files import atomic_write, read_csv
 from data_prep.rows import Row
 from invert_rl.llavaction.choices import Choice
 from invert_rl.llavaction.segments import parse_action
 from invert_rl.llavaction.structured import chosen_action, true_action
 
 VERSION = "0.2"
-"""Of the challenge's format."""
+"""Of the challenge's format [R epic-kitchens/C1-Action-Recognition utils/challenge.py], as the names below."""
+VERBS, NOUNS = 97, 300
+MEMBER = "test.json"
+HIGHEST_LEVEL = 5
+OFFERED = 0.5
+"""Score of what was offered and not chosen [C]."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +35,15 @@ class Splits:
     unseen: frozenset[str] = frozenset()
     """Participants, such as ``P18``."""
 
-    def rows(self, rows: Sequence[Row]) -> dict[str, list[Row]]:
-        """The rows of each split that is known: ``tail`` (a rare verb or noun), ``head``, ``unseen``, ``seen``."""
+    def rows(self, rows: Sequence[Row], task: str = "action") -> dict[str, list[Row]]:
+        """The rows of each split that is known: ``tail``, ``head`` (the others), ``unseen``, ``seen``.
+
+        The tail of "verb" are rows with a rare verb, that of "noun" those with a rare noun, that of "action" both
+        [R epic-kitchens/C1-Action-Recognition utils/metrics.py].
+        """
         found: dict[str, list[Row]] = {}
         if self.tail_verbs or self.tail_nouns:
-            tail = [row for row in rows if self.is_tail(row)]
+            tail = [row for row in rows if self.is_tail(row, task)]
             names = {row.id for row in tail}
             found |= {"tail": tail, "head": [row for row in rows if row.id not in names]}
         if self.unseen:
@@ -39,10 +51,11 @@ class Splits:
             found["seen"] = [row for row in rows if participant(row) not in self.unseen]
         return {name: members for name, members in found.items() if members}
 
-    def is_tail(self, row: Row) -> bool:
-        """Whether the row's verb or noun is rare: a rare action in the challenge's sense."""
+    def is_tail(self, row: Row, task: str = "action") -> bool:
+        """Whether the row's verb is rare, or its noun, or for "action" either."""
         verb, noun = true_action(row)
-        return verb in self.tail_verbs or noun in self.tail_nouns
+        rare = {"verb": verb in self.tail_verbs, "noun": noun in self.tail_nouns}
+        return rare[task] if task in rare else any(rare.values())
 
 
 def participant(row: Row) -> str:
@@ -65,23 +78,23 @@ def read_splits(
 
 
 def submission(choices: Mapping[str, Choice], rows: Sequence[Row], levels: Sequence[int]) -> dict[str, Any]:
-    """Structured answers as the challenge's action recognition wants them, one entry for each narration id.
+    """Structured answers as the challenge's own `create_submission.py` writes scores: one entry for each narration id.
 
-    A clip's chosen class scores 1, the other options of its question share what order they have (all 0: a model that
-    chooses ranks nothing else). ``levels`` are the challenge's three supervision levels: pretraining, labels, data.
+    Each has a score for all 97 verbs and all 300 nouns: 1 for those of the chosen class, `OFFERED` for those of the
+    question's other options (a model that chooses does not rank these), 0 for the rest; the challenge makes actions of
+    their products. ``levels`` are the three supervision levels, 0 to 5: pretraining, labels, data. Raises `DataError`
+    for other levels and for classes that EPIC-KITCHENS-100 does not have.
     """
+    if not all(0 <= level <= HIGHEST_LEVEL for level in levels):
+        raise DataError(f"--supervision: levels are 0 to {HIGHEST_LEVEL}, found {' '.join(map(str, levels))}")
     none = Choice(None, None)
     results = {}
     for row in rows:
-        chosen = chosen_action(row, choices.get(row.id, none))
-        actions = dict.fromkeys((parse_action(key, row.id) for key in row.meta["option_classes"]), 0.0)
-        actions[chosen] = 1.0
-        verbs = {str(verb): 0.0 for verb, _ in actions} | {str(chosen[0]): 1.0}
-        nouns = {str(noun): 0.0 for _, noun in actions} | {str(chosen[1]): 1.0}
+        verb, noun = chosen_action(row, choices.get(row.id, none))
+        others = [parse_action(key, f"row {row.id!r}") for key in row.meta["option_classes"]]
         results[row.id] = {
-            "verb": verbs,
-            "noun": nouns,
-            "action": {f"{verb},{noun}": score for (verb, noun), score in actions.items()},
+            "verb": _scores(row, verb, [other for other, _ in others], VERBS),
+            "noun": _scores(row, noun, [other for _, other in others], NOUNS),
         }
     return {
         "version": VERSION,
@@ -89,6 +102,26 @@ def submission(choices: Mapping[str, Choice], rows: Sequence[Row], levels: Seque
         **dict(zip(("sls_pt", "sls_tl", "sls_td"), levels, strict=True)),
         "results": results,
     }
+
+
+def write_submission(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a submission as JSON, or where the name ends in ``.zip`` as the challenge takes it: `MEMBER` in a zip."""
+    if path.suffix != ".zip":
+        with atomic_write(path) as out:
+            json.dump(content, out)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    with ZipFile(temporary, "w", ZIP_DEFLATED) as archive:
+        archive.writestr(MEMBER, json.dumps(content))
+    os.replace(temporary, path)
+
+
+def _scores(row: Row, chosen: int, offered: Sequence[int], count: int) -> dict[str, float]:
+    if not all(0 <= number < count for number in (chosen, *offered)):
+        raise DataError(f"row {row.id!r}: the challenge has {count} classes, the question {max(chosen, *offered)}")
+    scores = {str(number): 0.0 for number in range(count)}
+    return scores | {str(number): OFFERED for number in offered} | {str(chosen): 1.0}
 
 
 def _column(path: str | os.PathLike[str] | None, name: str) -> Collection[str]:

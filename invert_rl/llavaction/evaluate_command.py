@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write
 from data_prep.rows import Row
 from invert_rl.evaluation.data import file_sha256
-from invert_rl.llavaction.ek100 import read_splits, submission
+from invert_rl.llavaction.ek100 import read_splits, submission, write_submission
 from invert_rl.llavaction.metrics import top1_metrics
 from invert_rl.llavaction.model_arguments import add_model_arguments
 from invert_rl.llavaction.prompts import direct_prompt
@@ -79,7 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--unseen-participants", type=Path, metavar="CSV", help="EPIC_100_unseen_participant_ids_validation.csv"
     )
     splits.add_argument(
-        "--submission", type=Path, metavar="S.json", help="write structured answers in the challenge's format"
+        "--submission",
+        type=Path,
+        metavar="S.zip",
+        help="write structured answers in the challenge's format, as it is uploaded; or plain JSON for another ending",
     )
     splits.add_argument(
         "--supervision",
@@ -103,6 +105,12 @@ def run(args: argparse.Namespace) -> int:
     splits = read_splits(args.tail_verbs, args.tail_nouns, args.unseen_participants)
     rows, encode = load_rows(args), load_encoder(args)
     structured = all("first" in row.meta for row in rows)
+    several = [row for row in rows if "answers" in row.meta]
+    if several and (len(several) < len(rows) or args.likeliest or args.sap or args.appending):
+        raise DataError(
+            f"{args.data}: questions with several true options take neither --likeliest, --sap nor --appending, and no "
+            "other questions beside them"
+        )
     if args.submission is not None and not structured:
         raise DataError(f"--submission: {args.data} has other questions than those of build-mqa --mode structured")
     state = PartialState(cpu=args.cpu, timeout=PATIENCE)
@@ -114,18 +122,20 @@ def run(args: argparse.Namespace) -> int:
         return 0
     choices = {identity: answer.choice for identity, answer in answers.items()}
     result: dict[str, Any] = answer_metrics(answers, rows) | {"seconds_per_question": round(seconds, 4)}
-    result |= {f"{name}/MQA": answer_metrics(answers, part)["MQA"] for name, part in splits.rows(rows).items()}
+    score = next(iter(result))  # MQA, or jaccard
+    for name, part in splits.rows(rows).items() if score == "MQA" else ():
+        result[f"{name}/MQA"] = answer_metrics(answers, part)["MQA"]
     if structured:
         result["structured"] = structured_metrics(choices, rows)
-        for name, part in splits.rows(rows).items():
-            result["structured"] |= {f"{name}/{k}": structured_metrics(choices, part)[k] for k in TOP1}
+        for task in TOP1:
+            for name, part in splits.rows(rows, task).items():
+                result["structured"][f"{name}/{task}"] = structured_metrics(choices, part)[task]
     if sap is not None:
         result["sap"] = answer_metrics(sap, rows) | {"asked_again": again}
     if args.appending:
         result["appending"] = appending(args, rows, ask)
     if args.submission is not None:
-        with atomic_write(args.submission) as out:
-            json.dump(submission(choices, rows, args.supervision), out)
+        write_submission(args.submission, submission(choices, rows, args.supervision))
     sys.stdout.write(json.dumps(result) + "\n" if args.json else _as_text(result))
     return 0
 
@@ -242,6 +252,12 @@ def class_texts(args: argparse.Namespace, keys: Sequence[str], rows: Sequence[Ro
 
 
 def _as_text(result: dict[str, Any]) -> str:
+    if "jaccard" in result:
+        return (
+            f"Jaccard {result['jaccard']:.1f} % over {result['n']:.0f} questions with several true options (naming "
+            f"all without a look: {result['jaccard/all']:.1f} %), {result['exact']:.1f} % exactly right, "
+            f"{result['unparsable']:.1f} % unparsable, {result['missing']:.1f} % without their clip\n"
+        )
     lines = [
         f"{result['MQA']:.1f} % of {result['n']:.0f} questions right ({result['MQA/answered']:.1f} % of those with a "
         f"readable answer), {result['unparsable']:.1f} % unparsable, {result['missing']:.1f} % without their clip"

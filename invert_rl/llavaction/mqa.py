@@ -198,7 +198,7 @@ class QuestionBuilder:
             used = set() if structured else {same_text(truth)}
             chosen: list[tuple[Action, str]] = []
             for action in self._candidates(ranked, segment.action, rng):
-                text = self._text(action, used, rng)
+                text = self.text_of(action, used, rng)
                 if text is None:
                     self.summary.same_text += 1
                     continue
@@ -242,7 +242,7 @@ class QuestionBuilder:
         drawn = [pool[index] for index in rng.permutation(len(pool))]
         return drawn + others[len(pool) :]  # these are reached only where texts of drawn classes are the same
 
-    def _text(self, action: Action, used: set[str], rng: np.random.Generator) -> str | None:
+    def text_of(self, action: Action, used: set[str], rng: np.random.Generator) -> str | None:
         """A text of the class that is not used yet, or None."""
         if self.style == "label":
             label = self.classes.label(action)
@@ -303,9 +303,13 @@ def check_question(row: Row) -> None:
     where = f"row {row.id!r}"
     options, answer = row.meta.get("options"), row.meta.get("answer")
     structured = "first" in row.meta and answer is None
+    several = row.meta.get("answers")
     if not isinstance(options, Sequence) or isinstance(options, str) or not 2 <= len(options) <= len(LETTERS):
         raise DataError(f"{where}: meta.options must list 2 to {len(LETTERS)} texts; build questions with build-mqa")
-    if not structured and not is_letter(answer, len(options)):
+    if several is not None:
+        if not isinstance(several, list) or not several or not all(is_letter(x, len(options)) for x in several):
+            raise DataError(f"{where}: meta.answers {several!r} are not letters of its {len(options)} options")
+    elif not structured and not is_letter(answer, len(options)):
         raise DataError(f"{where}: meta.answer {answer!r} is not the letter of one of its {len(options)} options")
     if len({same_text(str(option)) for option in options}) < len(options):
         raise DataError(f"{where}: two options have the same text")

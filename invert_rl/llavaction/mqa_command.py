@@ -24,6 +24,7 @@ from invert_rl.llavaction.model_specialist import PREFIX, rank_clips
 from invert_rl.llavaction.mqa import MODES, MULTIPLIER, STYLES, QuestionBuilder, question_row
 from invert_rl.llavaction.priors import prior_segments
 from invert_rl.llavaction.segments import ClassMap, Segment, last_end, read_names, read_segments
+from invert_rl.llavaction.several import several_rows
 from invert_rl.llavaction.specialist import RANDOM, SIMILARITY, Specialist, read_specialist
 
 SHOWN = 5
@@ -70,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=MODES,
         default="benchmark",
         help="the K - 1 hardest; drawn from the 2 K hardest; or the specialist's own best K for two-stage prediction",
+    )
+    parser.add_argument(
+        "--several",
+        action="store_true",
+        help="rows of a video with the same start and stop are one clip in which several things are done: one question "
+        "with several true options, scored by the Jaccard index (Animal Kingdom)",
     )
     parser.add_argument("--options", type=int, default=5, metavar="K", help="options per question (default: 5)")
     parser.add_argument("--style", choices=STYLES, default="narration", help="how a class is written")
@@ -123,7 +130,11 @@ def run(args: argparse.Namespace) -> int:
     priors, known = prior_segments(segments), set(segments)
     rows: list[Row] = []
     clipped = 0
-    for question in builder.questions(clips):
+    if args.several:
+        paths = {segment.video: _video_path(args.video_pattern, segment) for segment in clips}
+        made = several_rows(clips, builder, durations, paths)
+        rows = [replace(row, dataset=args.dataset, split=args.split) for row in made]
+    for question in builder.questions(clips) if not args.several else ():
         segment = question.segment
         clipped += segment not in known
         texts = [builder.true_text(prior) for prior in priors.get(segment.id, ())]
@@ -147,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         "clipped_to_the_video": clipped,
         "rows_with_prior_actions": sum("priors" in row.meta for row in rows),
         "specialist": specialist.description,
-        "blind": audit(asked) if (asked := asked_of_rows(rows)) else None,
+        "blind": audit(asked) if not args.several and (asked := asked_of_rows(rows)) else None,
         "settings": {
             "options": args.options,
             "mode": args.mode,
@@ -186,6 +197,13 @@ def _specialist(
 
 def _balanced(args: argparse.Namespace, specialist: Specialist) -> bool:
     """Whether clips lend each other their actions; raises `DataError` for what cannot be or would be no question."""
+    if args.several and (args.balanced or args.mode == "structured" or args.specialist == SIMILARITY):
+        raise DataError(
+            "--several takes neither --balanced, --mode structured nor --specialist text-similarity: its true options "
+            "are many, and what is like them would give them away"
+        )
+    if args.several:
+        return False
     from_file = Path(args.specialist).is_file()
     released = args.specialist == RANDOM and args.random_over == "classes"
     if args.balanced is None:

@@ -16,6 +16,8 @@ PERSPECTIVES = {
 """Appendix C.2."""
 BRIEFLY = "Given multiple choices, format your answer briefly such as 'A. move knife'."
 """[R]"""
+SEVERAL = "More than one of the options can be right. Name all that are, such as 'A. move knife, C. open door'."
+"""[C]: clips in which several things are done (Table 6)."""
 TIME = "The provided video lasts for {seconds:.2f} seconds, and {frames} frames are uniformly sampled from it. "
 """[R], in front of a task's text where ``time_instruction`` is on."""
 PRIORS = (
@@ -95,13 +97,16 @@ def choice_prompt(
     perspective: str = "egocentric",
     priors: Sequence[tuple[float, str]] = (),
     style: str = "paper",
+    several: bool = False,
 ) -> str:
-    """The multiple-choice question, options as ``A. …`` lines.
+    """The multiple-choice question, options as ``A. …`` lines; ``several``: more than one can be right.
 
     With the perspective "none" the options stand alone. ``priors`` are the two actions before, each with how
     many seconds ago it started, the earlier first; with them the question is that of appendix C.5. ``style`` is one of
     `STYLES`.
     """
+    if several:
+        return "\n".join(filter(None, (PERSPECTIVES[perspective], SEVERAL, options_text(options))))
     if style == "released":
         return released_choice_prompt(options, perspective, priors)
     if perspective == "none" and not priors:

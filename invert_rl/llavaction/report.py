@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from rich.table import Table
 
 from data_prep.rows import Row
-from invert_rl.llavaction.answer import Answer, QuestionAnswerer, answer_of, missing_of, sequential_answers
+from invert_rl.llavaction.answer import MISSING, Answer, QuestionAnswerer, answer_of, missing_of, sequential_answers
 from invert_rl.llavaction.data import RunData, SampleEncoder
 from invert_rl.llavaction.metrics import choice_metrics
+from invert_rl.llavaction.several import several_metrics
 from invert_rl.llavaction.training import LLaVActionTrainer
 from invert_rl.runs import write_records, write_summary
 
@@ -51,15 +53,20 @@ def answer_all(
             sap = f"{name}/sap"
             with state.autocast():
                 found[sap] = known[sap] if sap in known else sequential_answers(ask, rows, answers)[0]
-            metrics["SAP"] = answer_metrics(found[sap], rows)["MQA"]
+            metrics["SAP"] = next(iter(answer_metrics(found[sap], rows).values()))
         scores = answer_metrics(answers, rows)
         metrics |= scores if number == 0 else {f"{name}/{key}": value for key, value in scores.items()}
         for test, given in found.items():
-            records += [{"test": test, "answer": row.meta["answer"], **given[row.id].record()} for row in rows]
+            records += [{"test": test, "answer": truth_of(row), **given[row.id].record()} for row in rows]
     if state.is_main_process:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_records(path, records)
     return metrics
+
+
+def truth_of(row: Row) -> Any:
+    """Letter of a row's true option, or letters where there are several."""
+    return row.meta.get("answers", row.meta.get("answer"))
 
 
 def read_answers(path: Path) -> dict[str, dict[str, Answer]]:
@@ -72,7 +79,12 @@ def read_answers(path: Path) -> dict[str, dict[str, Answer]]:
 
 
 def answer_metrics(answers: Mapping[str, Answer], rows: Sequence[Row]) -> dict[str, float]:
-    """`choice_metrics` of answers."""
+    """`choice_metrics` of answers; `several_metrics` where questions have several true options."""
+    if any("answers" in row.meta for row in rows):
+        states = Counter(answers[row.id].status for row in rows if row.id in answers)
+        share = 100 / len(rows)
+        found = several_metrics({identity: answer.places for identity, answer in answers.items()}, rows)
+        return found | {"unparsable": share * states["unparsable"], "missing": share * states[MISSING]}
     choices = {identity: answer.choice for identity, answer in answers.items()}
     return choice_metrics(choices, rows, missing_of(answers))
 
@@ -81,24 +93,38 @@ def write_report(
     output_dir: str,
     result: Mapping[str, Mapping[str, float]],
     control: Mapping[str, float] | None,
+    blind: Mapping[str, Mapping[str, float]],
     seconds: float,
     settings: Mapping[str, Any],
 ) -> Path:
-    """Write ``summary.json``; ``random_distractors`` in it is what the control run reached."""
+    """Write ``summary.json``; ``random_distractors`` in it is what the control run reached, ``trivial`` the metrics of
+    the best rule that never looks, and ``blind`` what the audit found in each test."""
     before, after = result["before"], result["after"]
-    return write_summary(output_dir, before, after, seconds, settings, random_distractors=control)
+    others = {"random_distractors": control, "trivial": trivial_metrics(blind), "blind": blind}
+    return write_summary(output_dir, before, after, seconds, settings, **others)
 
 
-def comparison_table(result: Mapping[str, Mapping[str, float]], control: Mapping[str, float] | None) -> Table:
-    """Metrics before and after, and those of the control run beside them."""
+def trivial_metrics(blind: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The accuracy of the best blind rule under the metrics' names: the first test's is plain."""
+    return {"MQA" if number == 0 else f"{name}/MQA": blind[name]["worst"] for number, name in enumerate(blind)}
+
+
+def comparison_table(
+    result: Mapping[str, Mapping[str, float]],
+    control: Mapping[str, float] | None,
+    blind: Mapping[str, Mapping[str, float]],
+) -> Table:
+    """Metrics before and after, those of the control run beside them, and of the best rule that sees no clip."""
     table = Table(title=f"{result['after']['n']:.0f} questions, percent")
-    columns = ["metric", "start", "after"] + (["trained with random options"] if control else [])
+    trivial = trivial_metrics(blind)
+    columns = ["metric", "best blind rule", "start", "after"] + (["trained with random options"] if control else [])
     for column in columns:
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name, value in result["after"].items():
         if name == "n" or name.endswith("/n"):
             continue
         before = result["before"].get(name)
-        cells = [name, "" if before is None else f"{before:.1f}", f"{value:.1f}"]
+        known = [f"{found:.1f}" if found is not None else "" for found in (trivial.get(name), before)]
+        cells = [name, *known, f"{value:.1f}"]
         table.add_row(*cells, *([f"{control[name]:.1f}"] if control else []))
     return table

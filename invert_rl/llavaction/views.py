@@ -20,6 +20,7 @@ from invert_rl.llavaction.prompts import (
     direct_prompt,
     open_prompt,
 )
+from invert_rl.llavaction.several import answers_of, several_text
 from invert_rl.video.ref import VideoRef
 
 VIEWS = ("mqa", "temporal", "direct", "caption", "qa")
@@ -95,7 +96,10 @@ def sample_of(view: str, row: Row, rng: np.random.Generator, settings: ViewSetti
 
 
 def choice_answer(row: Row, answer_format: str = "letter") -> str:
-    """The true option as one of `ANSWER_FORMATS`."""
+    """The true option as one of `ANSWER_FORMATS`; the true options, where there are several."""
+    places = answers_of(row)
+    if places is not None:
+        return several_text(places, row.meta["options"], answer_format)
     return choice_text(LETTERS.index(row.meta["answer"]), row.meta["options"], answer_format)
 
 
@@ -119,7 +123,8 @@ def _mqa(row: Row, rng: np.random.Generator, settings: ViewSettings) -> Sample:
     check_question(row)
     with_priors = bool(rng.random() < settings.prior_probability)
     priors = priors_of(row) if with_priors else ()
-    prompt = choice_prompt(row.meta["options"], settings.perspective, priors, settings.prompt_style)
+    several = "answers" in row.meta
+    prompt = choice_prompt(row.meta["options"], settings.perspective, priors, settings.prompt_style, several)
     answer = choice_answer(row, settings.answer_format)
     return Sample("mqa", prompt, answer, VideoRef(row.video, *row.window), has_class=True)
 

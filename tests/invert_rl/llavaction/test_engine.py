@@ -28,7 +28,7 @@ from tests.invert_rl.llavaction.test_inference import RandomClips, make_row
 
 
 class Engine:
-    """In place of `vllm.LLM`: expands the placeholder itself and refuses weights that it does not know, as vLLM does."""
+    """For `vllm.LLM`: expands the placeholder itself and refuses weights that it does not know, as that does."""
 
     def __init__(self, model: str, **arguments) -> None:
         self.processor = AutoProcessor.from_pretrained(model)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from zipfile import ZipFile
 
+import numpy as np
 import pytest
 
 from data_prep.errors import DataError
@@ -13,7 +15,7 @@ from invert_rl.evaluation.parts import part_of
 from invert_rl.llavaction.answer import Answer, QuestionAnswerer, missing_of
 from invert_rl.llavaction.answer_log import PLAIN, SAP, AnswerLog
 from invert_rl.llavaction.choices import Choice
-from invert_rl.llavaction.ek100 import read_splits, submission
+from invert_rl.llavaction.ek100 import read_splits, submission, write_submission
 from invert_rl.llavaction.metrics import choice_metrics
 from invert_rl.llavaction.prompts import choice_prompt, difficulty_request, time_instruction
 from invert_rl.llavaction.replay import read_llava_video
@@ -114,14 +116,43 @@ def test_splits_and_submission_by_hand(tmp_path):
         "seen": ["P01_1", "P02_4"],
     }
     assert read_splits(None, None, None).rows(rows) == {}
+    by_verb = {name: [r.id for r in part] for name, part in splits.rows(rows, "verb").items()}
+    by_noun = {name: [r.id for r in part] for name, part in splits.rows(rows, "noun").items()}
+    assert (by_verb["tail"], by_noun["tail"]) == (["P01_1"], ["P18_2"])
     structured = [row("P01_1", 7, 2, first="5:5")]
     made = submission({"P01_1": Choice(1, "letter")}, structured, (2, 3, 4))
     assert (made["version"], made["challenge"], made["sls_pt"], made["sls_td"]) == ("0.2", "action_recognition", 2, 4)
     entry = made["results"]["P01_1"]
-    assert entry["action"] == {"0,0": 0.0, "7,2": 1.0, "5,5": 0.0}
-    assert max(entry["verb"], key=entry["verb"].get) == "7"
+    assert list(entry) == ["verb", "noun"]
+    assert list(entry["verb"]) == [str(n) for n in range(97)] and list(entry["noun"]) == [str(n) for n in range(300)]
+    assert {k: v for k, v in entry["verb"].items() if v} == {"7": 1.0, "0": 0.5, "5": 0.5}
+    assert {k: v for k, v in entry["noun"].items() if v} == {"2": 1.0, "0": 0.5, "5": 0.5}
     fallback = submission({}, structured, (0, 0, 0))["results"]["P01_1"]
-    assert max(fallback["action"], key=fallback["action"].get) == "5,5"
+    assert max(fallback["verb"], key=fallback["verb"].get) == "5"
+    write_submission(tmp_path / "s.zip", made)
+    with ZipFile(tmp_path / "s.zip") as archive:
+        assert archive.namelist() == ["test.json"]
+        assert json.loads(archive.read("test.json")) == json.loads(json.dumps(made))
+    for wrong, levels in ((row("P01_1", 97, 2, first="5:5"), (2, 3, 4)), (structured[0], (2, 3, 6))):
+        with pytest.raises(DataError, match="97 classes|0 to 5"):
+            submission({}, [wrong], levels)
+
+
+def test_the_official_scoring_of_a_submission_finds_the_chosen_class():
+    """Products of the softmax of both score lists, as the challenge's own `compute_action_scores` takes them."""
+    rng = np.random.default_rng(0)
+    rows, choices = [], {}
+    for number in range(50):
+        classes = [f"{v}:{n}" for v, n in zip(rng.integers(0, 97, 5), rng.integers(0, 300, 5), strict=True)]
+        meta = {"options": list("vwxyz"), "option_classes": classes, "answer": "A", "first": classes[0]}
+        verb, noun = map(int, classes[0].split(":"))
+        rows.append(row(f"r{number}", verb, noun, **meta))
+        choices[f"r{number}"] = Choice(int(rng.integers(5)), "letter")
+    made = submission(choices, rows, (5, 5, 5))["results"]
+    for asked in rows:
+        verbs, nouns = (np.exp(list(made[asked.id][kind].values())) for kind in ("verb", "noun"))
+        best = np.unravel_index(np.outer(verbs, nouns).argmax(), (97, 300))
+        assert "{}:{}".format(*best) == asked.meta["option_classes"][choices[asked.id].place]
 
 
 def test_the_released_wording_is_that_of_the_released_code():
@@ -140,8 +171,6 @@ def test_the_released_wording_is_that_of_the_released_code():
     assert time_instruction(2.5, 16, "released") == (
         "The provided video lasts for 2.500 seconds, and 16 frames are uniformly sampled from it."
     )
-    import numpy as np
-
     settings = ViewSettings(prompt_style="released")
     direct = sample_of("direct", row("r"), np.random.default_rng(0), settings).prompt
     assert direct.endswith(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from invert_rl.toy.questions import toy_questions
 from peft import LoraConfig
 
 from data_prep.rows import Row, read_rows
@@ -19,7 +20,6 @@ from invert_rl.llavaction.segments import ClassMap
 from invert_rl.llavaction.training import is_vision, make_trainer, parameter_groups, save_for_inference, with_lora
 from invert_rl.llavaction.views import ViewSettings
 from invert_rl.toy.actions import NOUN_NAMES, VERB_NAMES, toy_segment
-from invert_rl.toy.questions import toy_questions
 from invert_rl.video.settings import FrameSettings
 from tests.invert_rl.llavaction.conftest import make_clip
 

@@ -1,0 +1,156 @@
+"""The toy kitchen's questions, by the builder that makes those of EPIC-KITCHENS-100, and the model that is taught."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import nn
+
+from data_prep.rows import Row
+from invert_rl.llavaction.asked import asked_of_rows
+from invert_rl.llavaction.audit import audit
+from invert_rl.llavaction.data import Classes, RunData
+from invert_rl.llavaction.mqa import QuestionBuilder, options_text, question_row
+from invert_rl.llavaction.segments import Action, ClassMap, Segment
+from invert_rl.llavaction.specialist import RandomClasses
+from invert_rl.llavaction.toy.kitchen import NOUNS, SECONDS, VERBS, draw_action, render, segment
+from invert_rl.llavaction.toy.kitchen import Action as ToyAction
+from invert_rl.models.tiny import build_model, save_checkpoint
+from invert_rl.runs import cache_folder
+from invert_rl.toy.make import encode
+from invert_rl.toy.tiny_model import build_config, build_processor
+from invert_rl.toy.tiny_tokenizer import build_tokenizer
+
+VERSION = 1
+"""Raised whenever the same seed would give other clips."""
+WORLD_SEED = 0
+"""Of the clips: the same for every seed of training."""
+TEST_SEED = 1000
+"""Of the test questions: likewise."""
+SPLITS = ("train", "test")
+SHAPE = {"hidden": 96, "layers": 3, "intermediate": 192, "vision_hidden": 96, "vision_blocks": 2}
+SPREAD = 0.1
+"""Standard deviation of the start's weights. With the usual 0.02 so small a model takes much longer to find out that a
+letter belongs to what stands behind it."""
+
+
+class SameNoun:
+    """The toy kitchen's specialist: it sees what is handled and not what is done, and takes any of a noun's verbs."""
+
+    knows_truth = False
+    hard = True
+    description = "toy: sees the noun and guesses the verb"
+
+    def __init__(self, classes: ClassMap, seed: int) -> None:
+        self.classes, self.seed = classes, seed
+
+    def ranked(self, place: int, segment: Segment) -> Sequence[Action]:
+        """Classes in random order, those with the segment's noun first."""
+        rng = np.random.default_rng([self.seed, 3, zlib.crc32(segment.id.encode())])
+        scores = rng.random(len(self.classes.actions))
+        return sorted(
+            self.classes.actions,
+            key=lambda action: (action[1] != segment.noun, scores[self.classes.index[action]]),
+        )
+
+
+def toy_run_data(train_clips: int, test_clips: int, distractors: str, seed: int) -> RunData:
+    """Training questions with "hard" or "random" wrong options, and the same test clips with both.
+
+    Hard ones are named first: they are what counts.
+    """
+    videos = kitchen_clips(train_clips, test_clips)
+    train, test = (
+        [segment(action_of(split, place), name_of(split, place)) for place in range(count)]
+        for split, count in zip(SPLITS, (train_clips, test_clips), strict=True)
+    )
+    classes = ClassMap([*train, *test], dict(enumerate(VERBS)), dict(enumerate(NOUNS)))
+    rows = toy_questions(train, classes, distractors, seed)
+    tests = {name: toy_questions(test, classes, name, TEST_SEED) for name in ("hard", "random")}
+    actions = [f"{verb}:{noun}" for verb, noun in classes.actions]
+    pools = {"mqa": rows, "temporal": rows, "direct": rows}
+    return RunData(pools, tests, Classes(classes.verbs, classes.nouns, actions), str(videos))
+
+
+def toy_questions(segments: Sequence[Segment], classes: ClassMap, distractors: str, seed: int) -> list[Row]:
+    """One question a clip, its wrong options drawn uniformly: of the noun's other verbs, or of all other classes.
+
+    The clips' classes are uniform and independent, too. So whichever five options a question has, each of them is the
+    true one with probability 1/5, whatever the other questions and their answers are: no rule without a look at the
+    clip is better than chance, but by luck.
+    """
+    specialist = SameNoun(classes, seed) if distractors == "hard" else RandomClasses(classes, seed, "classes")
+    builder = QuestionBuilder(classes, specialist, seed=seed)
+    return [
+        question_row(question, question.segment.narration, SECONDS, f"{question.segment.video}.mp4", "toy-kitchen")
+        for question in builder.questions(segments)
+    ]
+
+
+def blind_accuracies(tests: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
+    """Of each test, percent right without its clips: ``chance``, the ``learned`` rule, and the ``worst`` of all."""
+    found = {}
+    for name, rows in tests.items():
+        result = audit(asked_of_rows(rows))
+        worst = max(result["attacks"].values())
+        values = {"chance": result["chance"], "learned": result["attacks"]["learned"], "worst": worst}
+        found[name] = {key: round(100 * value, 2) for key, value in values.items()}
+        found[name]["standard_error"] = round(100 * result["standard_error"], 2)
+    return found
+
+
+def action_of(split: str, place: int) -> ToyAction:
+    """What happens in a clip; of split and place alone."""
+    return draw_action(np.random.default_rng([WORLD_SEED, SPLITS.index(split), place]))
+
+
+def name_of(split: str, place: int) -> str:
+    """A clip's name, without ending."""
+    return f"{split}_{place:05d}"
+
+
+def kitchen_clips(train: int, test: int) -> Path:
+    """Folder with that many clips of each split, in the cache folder; those that are missing are made."""
+    folder = cache_folder() / f"toy-kitchen-v{VERSION}"
+    with PartialState().main_process_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        there = set(os.listdir(folder))
+        for split, count in zip(SPLITS, (train, test), strict=True):
+            for place in range(count):
+                name = f"{name_of(split, place)}.mp4"
+                if name not in there:
+                    rng = np.random.default_rng([WORLD_SEED, SPLITS.index(split), place, 1])
+                    temporary = folder / f".{name}.{os.getpid()}"
+                    temporary.write_bytes(encode(render(action_of(split, place), rng)))
+                    os.replace(temporary, folder / name)
+    return folder
+
+
+def toy_start(seed: int) -> str:
+    """Folder of the tiny Qwen2.5-VL with random weights that the default teaches, in the cache folder."""
+    folder = cache_folder() / f"toy-kitchen-start-v{VERSION}-seed{seed}"
+    with PartialState().main_process_first():
+        if not (folder / "processor_config.json").is_file():
+            texts = [f"{verb} {noun}" for verb in VERBS for noun in NOUNS]
+            chat = ["system\n", "user\n", "assistant\n", "You are a helpful assistant.", options_text(texts[:5])]
+            tokenizer = build_tokenizer([*chat, *texts] * 16)
+            config = build_config(tokenizer, **SHAPE)
+            model = build_model(config, seed)
+            spread_weights(model, seed)
+            save_checkpoint(model, build_processor(tokenizer), folder, torch.float32)
+    return str(folder)
+
+
+def spread_weights(model: nn.Module, seed: int) -> None:
+    """Draw all matrices of a model anew, from N(0, `SPREAD`²)."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim > 1:
+                weight.copy_(SPREAD * torch.randn(weight.shape, generator=generator))
