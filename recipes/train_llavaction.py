@@ -38,7 +38,8 @@ from invert_rl.llavaction.left_out import LeftOut
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
 from invert_rl.llavaction.report import answer_all, comparison_table, write_report
-from invert_rl.llavaction.toy.questions import blind_accuracies, toy_run_data, toy_start
+from invert_rl.llavaction.toy.questions import blind_accuracies, toy_run_data
+from invert_rl.llavaction.toy.start import toy_start
 from invert_rl.llavaction.training import make_trainer, save_for_inference, with_lora
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder

@@ -27,7 +27,8 @@ def complete_with_vllm(
 ) -> tuple[Complete, str]:
     """How an engine for the checkpoint completes prompts, token ids up to and including the end token; its precision.
 
-    ``banned`` are ids that no completion may hold, by default the processor's vision tokens. Completing raises `DataError` if the engine expands a video otherwise than the checkpoint's processor.
+    ``banned`` are ids that no completion may hold, by default the processor's vision tokens. Completing raises
+    `DataError` if the engine expands a video otherwise than the checkpoint's processor.
     """
     engine = LLM(model=name, revision=revision, dtype=dtype, **{**FITTING, **ENGINE_ARGUMENTS})
     sampling = SamplingParams(

@@ -54,22 +54,18 @@ class Clips:
     """Of classes."""
 
 
-def exchange_sets(
-    clips: Clips, count: int, mode: str, seed: int, surroundings: bool = True
-) -> tuple[list[list[int]], int]:
+def exchange_sets(clips: Clips, count: int, mode: str, seed: int) -> tuple[list[list[int]], int]:
     """For each clip the places of the ``count`` clips whose actions are its options, itself among them.
 
-    ``mode`` is "benchmark" (the hardest groups) or "train"; ``surroundings`` balances what the neighbours in the video
-    say. Also returned is how many clips found no group and had options chosen for them alone; the set of a clip that
-    finds not even these is empty.
+    ``mode`` is "benchmark" (the hardest groups) or "train". Also returned is how many clips found no group and had
+    options chosen for them alone; the set of a clip that finds not even these is empty.
     """
     rng = np.random.default_rng([seed, 3])
-    grouper = Grouper(clips, count, NOISE[mode], rng, surroundings)
+    grouper = Grouper(clips, count, NOISE[mode], rng)
     total = len(clips.segments)
-    if surroundings:
-        for _ in range(math.ceil(WARM_UP / max(1, total))):
-            for block in blocks_of(clips.segments, rng):
-                grouper.groups(block)
+    for _ in range(math.ceil(WARM_UP / max(1, total))):
+        for block in blocks_of(clips.segments, rng):
+            grouper.groups(block)
     partitions: list[dict[int, list[int]]] = []
     for _ in progress(range(PARTITIONS), "option sets", total=PARTITIONS):
         groups: dict[int, list[int]] = {}
@@ -109,23 +105,17 @@ def blocks_of(segments: Sequence[Segment], rng: np.random.Generator) -> Iterator
 class Grouper:
     """Puts clips into groups, keeping account of how well true options have fitted their surroundings."""
 
-    def __init__(
-        self, clips: Clips, count: int, noise: float, rng: np.random.Generator, surroundings: bool = True
-    ) -> None:
+    def __init__(self, clips: Clips, count: int, noise: float, rng: np.random.Generator) -> None:
         self.clips, self.count, self.noise, self.rng = clips, count, noise, rng
         numbers: dict[str, int] = {}
         self.texts = np.array([numbers.setdefault(same_text(text), len(numbers)) for text in clips.texts])
         segments = clips.segments
-        self.marks = (
-            [
-                one_hot([[segment.noun] for segment in segments]),
-                one_hot([[segment.verb] for segment in segments]),
-                one_hot([[int(number)] for number in clips.classes]),
-                one_hot([words(text) for text in clips.texts]),
-            ]
-            if surroundings
-            else []
-        )
+        self.marks = [
+            one_hot([[segment.noun] for segment in segments]),
+            one_hot([[segment.verb] for segment in segments]),
+            one_hot([[int(number)] for number in clips.classes]),
+            one_hot([words(text) for text in clips.texts]),
+        ]
         """Of each clip its noun, its verb, its class and its words, (clips, marks)."""
         before, after = neighbours_of([s.video for s in segments], [(s.start, s.end) for s in segments])
         near = one_hot([[*b, *a] for b, a in zip(before, after, strict=True)], len(segments))

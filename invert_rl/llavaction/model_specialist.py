@@ -27,7 +27,6 @@ class ModelSpecialist:
     """Rankings that `rank_clips` has written: a video LLM's likeliest classes of each clip, asked without options."""
 
     knows_truth = False
-    hard = True
 
     def __init__(self, model: str, rankings: Mapping[str, Sequence[Action] | None]) -> None:
         self.description = f"{model}: a video LLM's likeliest classes"

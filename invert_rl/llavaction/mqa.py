@@ -179,9 +179,7 @@ class QuestionBuilder:
         texts = [self.true_text(segment) for segment in segments]
         classes = np.array([index[segment.action] for segment in segments])
         clips = Clips(segments, texts, closest, classes, len(index))
-        sets, self.summary.alone = exchange_sets(
-            clips, self.count, self.mode, self.seed, surroundings=self.specialist.hard
-        )
+        sets, self.summary.alone = exchange_sets(clips, self.count, self.mode, self.seed)
         for segment, members in zip(segments, sets, strict=True):
             options = [(segments[member].action, texts[member]) for member in members]
             yield segment, self._question(segment, options) if options else None

@@ -29,8 +29,6 @@ class Specialist(Protocol):
     """What the summary says about where the rankings come from."""
     knows_truth: bool
     """Whether the rankings are made from the true class, so that their recall says nothing."""
-    hard: bool
-    """Whether wrong options are to be hard: random ones are not, whatever a clip's surroundings say."""
 
     def ranked(self, place: int, segment: Segment) -> Sequence[Action]:
         """Classes for the segment in that row of its file, best first; raises `NoPrediction`."""
@@ -46,7 +44,6 @@ class RankedLists:
     """
 
     knows_truth = False
-    hard = True
 
     def __init__(self, path: str | os.PathLike[str], rows: int) -> None:
         content = read_json(path)
@@ -93,7 +90,6 @@ class ScoreArrays:
     """
 
     knows_truth = False
-    hard = True
 
     def __init__(self, path: str | os.PathLike[str], segments: Sequence[Segment], classes: ClassMap) -> None:
         self.path = Path(path)
@@ -162,7 +158,6 @@ class RandomClasses:
     """
 
     knows_truth = True
-    hard = False
     description = "random: no specialist, distractors are drawn from all other classes"
 
     def __init__(self, classes: ClassMap, seed: int, by: str = "narrations") -> None:
@@ -189,7 +184,6 @@ class TextSimilarity:
     """
 
     knows_truth = True
-    hard = True
     description = "text-similarity of the labels, not a model: made from the true class, no video was looked at"
 
     def __init__(self, classes: ClassMap) -> None:

@@ -12,11 +12,12 @@ import torch
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.functional import resize
 
-from data_prep.decode import Deadline, decode_at, list_frames
+from data_prep.decode import Deadline, decode_at
 from data_prep.errors import CRASHED, TIMEOUT, VideoError
 from data_prep.video_file import resolve
 from data_prep.workers import TIMEOUT_SECONDS, Failure, WorkerStartError, call_apart, in_worker
 from invert_rl.video.clip import Clip
+from invert_rl.video.index import PacketIndex
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.sampling import choose_frames, frame_size, video_of, window_of
 from invert_rl.video.settings import FrameSettings
@@ -27,6 +28,9 @@ GRACE_SECONDS = 60.0
 """What a process may take beyond a video's own time limit before it is killed: reading, hashing, sending."""
 TRIES = 2
 """How often a video is tried whose process dies: once more, as it may have been killed for another reason."""
+
+INDEX = PacketIndex()
+"""Of this process."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -90,7 +94,7 @@ def decode_clip(
     """
     path, settings = resolve(root, ref.path), ref.settings(settings)
     deadline = Deadline(ref.path, timeout)
-    info = list_frames(path, deadline, ref.path)
+    info = INDEX.info(path, deadline, ref.path)
     for _ in range(3):
         origin, video_end = video_of(ref, info.duration)
         start, end = window_of(ref, video_end - origin)
@@ -103,6 +107,7 @@ def decode_clip(
             frames = torch.stack([pictures[index] for index in indices.tolist()])
             return Clip(frames, times[indices], start, end, ref.path)
         info = found
+        INDEX.keep(path, info)
     raise VideoError(ref.path, "decoding gives other frames each time; re-encode the file with FFmpeg")
 
 

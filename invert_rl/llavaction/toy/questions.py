@@ -1,4 +1,4 @@
-"""The toy kitchen's questions, by the builder that makes those of EPIC-KITCHENS-100, and the model that is taught."""
+"""The toy kitchen's questions, by the builder that makes those of EPIC-KITCHENS-100."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from accelerate import PartialState
-from torch import nn
 
 from data_prep.rows import Row
 from invert_rl.llavaction.asked import asked_of_rows
 from invert_rl.llavaction.audit import audit
 from invert_rl.llavaction.data import Classes, RunData
-from invert_rl.llavaction.mqa import QuestionBuilder, options_text, question_row
+from invert_rl.llavaction.mqa import QuestionBuilder, question_row
 from invert_rl.llavaction.segments import Action, ClassMap, Segment
 from invert_rl.llavaction.specialist import RandomClasses
 from invert_rl.llavaction.toy.kitchen import NOUNS, SECONDS, VERBS, draw_action, render, segment
 from invert_rl.llavaction.toy.kitchen import Action as ToyAction
-from invert_rl.models.tiny import build_model, save_checkpoint
 from invert_rl.runs import cache_folder
 from invert_rl.toy.make import encode
-from invert_rl.toy.tiny_model import build_config, build_processor
-from invert_rl.toy.tiny_tokenizer import build_tokenizer
 
 VERSION = 1
 """Raised whenever the same seed would give other clips."""
@@ -34,17 +29,12 @@ WORLD_SEED = 0
 TEST_SEED = 1000
 """Of the test questions: likewise."""
 SPLITS = ("train", "test")
-SHAPE = {"hidden": 96, "layers": 3, "intermediate": 192, "vision_hidden": 96, "vision_blocks": 2}
-SPREAD = 0.1
-"""Standard deviation of the start's weights. With the usual 0.02 so small a model takes much longer to find out that a
-letter belongs to what stands behind it."""
 
 
 class SameNoun:
     """The toy kitchen's specialist: it sees what is handled and not what is done, and takes any of a noun's verbs."""
 
     knows_truth = False
-    hard = True
     description = "toy: sees the noun and guesses the verb"
 
     def __init__(self, classes: ClassMap, seed: int) -> None:
@@ -130,27 +120,3 @@ def kitchen_clips(train: int, test: int) -> Path:
                     temporary.write_bytes(encode(render(action_of(split, place), rng)))
                     os.replace(temporary, folder / name)
     return folder
-
-
-def toy_start(seed: int) -> str:
-    """Folder of the tiny Qwen2.5-VL with random weights that the default teaches, in the cache folder."""
-    folder = cache_folder() / f"toy-kitchen-start-v{VERSION}-seed{seed}"
-    with PartialState().main_process_first():
-        if not (folder / "processor_config.json").is_file():
-            texts = [f"{verb} {noun}" for verb in VERBS for noun in NOUNS]
-            chat = ["system\n", "user\n", "assistant\n", "You are a helpful assistant.", options_text(texts[:5])]
-            tokenizer = build_tokenizer([*chat, *texts] * 16)
-            config = build_config(tokenizer, **SHAPE)
-            model = build_model(config, seed)
-            spread_weights(model, seed)
-            save_checkpoint(model, build_processor(tokenizer), folder, torch.float32)
-    return str(folder)
-
-
-def spread_weights(model: nn.Module, seed: int) -> None:
-    """Draw all matrices of a model anew, from N(0, `SPREAD`²)."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.ndim > 1:
-                weight.copy_(SPREAD * torch.randn(weight.shape, generator=generator))

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from invert_rl.toy.questions import toy_questions
 from peft import LoraConfig
 
 from data_prep.rows import Row, read_rows
@@ -16,7 +15,10 @@ from invert_rl.llavaction.data import Batches, Classes, SampleEncoder, SegmentSt
 from invert_rl.llavaction.encode import ClipEncoder
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
+from invert_rl.llavaction.mqa import QuestionBuilder, question_row
+from invert_rl.llavaction.priors import prior_segments
 from invert_rl.llavaction.segments import ClassMap
+from invert_rl.llavaction.specialist import RandomClasses
 from invert_rl.llavaction.training import is_vision, make_trainer, parameter_groups, save_for_inference, with_lora
 from invert_rl.llavaction.views import ViewSettings
 from invert_rl.toy.actions import NOUN_NAMES, VERB_NAMES, toy_segment
@@ -28,11 +30,23 @@ FRAMES = {"fps": 4.0, "min_frames": 4, "max_frames": 4, "min_pixels": 56 * 56}
 
 @pytest.fixture(scope="session")
 def questions(world: Path) -> tuple[list[Row], ClassMap]:
-    """Hard questions of the small toy world and its classes."""
-    rows = read_rows(world / "train.jsonl")
-    segments = [toy_segment(row) for row in rows]
+    """Questions about the small toy world's clips, with the actions before where there are any, and its classes."""
+    rows = {row.id: row for row in read_rows(world / "train.jsonl")}
+    segments = [toy_segment(row) for row in rows.values()]
     classes = ClassMap(segments, dict(enumerate(VERB_NAMES)), dict(enumerate(NOUN_NAMES)))
-    return toy_questions(rows, classes, "hard", "train", 0), classes
+    priors = prior_segments(segments)
+    asked = [
+        question_row(
+            question,
+            question.segment.narration,
+            rows[question.segment.id].duration,
+            rows[question.segment.id].video,
+            priors=[(prior, prior.narration) for prior in priors.get(question.segment.id, ())],
+        )
+        for question in QuestionBuilder(classes, RandomClasses(classes, 0)).questions(segments)
+    ]
+    assert any("priors" in row.meta for row in asked)
+    return asked, classes
 
 
 @pytest.fixture
