@@ -20,6 +20,8 @@ from invert_rl.llavaction.model_arguments import add_model_arguments
 from invert_rl.llavaction.prompts import direct_prompt
 from invert_rl.llavaction.segments import ClassMap, parse_action, read_names
 from invert_rl.llavaction.structured import structured_metrics, true_action
+from invert_rl.llavaction.tables import add_arguments as add_table_arguments
+from invert_rl.llavaction.tables import tables
 from invert_rl.llavaction.views import Sample
 from invert_rl.video.ref import VideoRef
 
@@ -91,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="the challenge's levels sls_pt, sls_tl and sls_td, for --submission",
     )
+    add_table_arguments(parser.add_argument_group("figures of the paper's Tables 5 and 8"))
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
 
@@ -106,10 +109,11 @@ def run(args: argparse.Namespace) -> int:
     rows, encode = load_rows(args), load_encoder(args)
     structured = all("first" in row.meta for row in rows)
     several = [row for row in rows if "answers" in row.meta]
-    if several and (len(several) < len(rows) or args.likeliest or args.sap or args.appending):
+    alone = (args.likeliest, args.sap, args.appending, args.difficulty, args.filtered)
+    if several and (len(several) < len(rows) or any(alone)):
         raise DataError(
-            f"{args.data}: questions with several true options take neither --likeliest, --sap nor --appending, and no "
-            "other questions beside them"
+            f"{args.data}: questions with several true options take none of --likeliest, --sap, --appending, "
+            "--difficulty and --filtered, and no other questions beside them"
         )
     if args.submission is not None and not structured:
         raise DataError(f"--submission: {args.data} has other questions than those of build-mqa --mode structured")
@@ -130,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
         for task in TOP1:
             for name, part in splits.rows(rows, task).items():
                 result["structured"][f"{name}/{task}"] = structured_metrics(choices, part)[task]
+    result |= tables(args, choices, rows)
     if sap is not None:
         result["sap"] = answer_metrics(sap, rows) | {"asked_again": again}
     if args.appending:
@@ -269,6 +274,10 @@ def _as_text(result: dict[str, Any]) -> str:
             f"top-1 action {found['action']:.1f} %, verb {found['verb']:.1f} %, noun {found['noun']:.1f} %; the "
             f"specialist alone {found['specialist']:.1f} %, at most {found['upper_bound']:.1f} %"
         )
+    for level, found in result.get("by_difficulty", {}).items():
+        lines.append(f"  difficulty {level}: {found['MQA']:.1f} % of {found['n']:.0f}")
+    if "filtered" in result:
+        lines.append(f"the specialist among the same options {result['filtered']['MQA']:.1f} %")
     if "sap" in result:
         lines.append(f"sequential prediction {result['sap']['MQA']:.1f} %, {result['sap']['asked_again']} asked again")
     if "appending" in result:

@@ -56,6 +56,8 @@ def test_what_a_run_leaves(run_recipe: Callable[..., None], tiny: str, tmp_path:
     assert summary.keys() >= {"before", "after", "random_distractors", "seconds", "peak_rss_gib", "settings"}
     assert summary["before"].keys() == summary["after"].keys() == summary["random_distractors"].keys()
     assert {"MQA", "unparsable", "n", "random/MQA", "SAP"} <= summary["after"].keys()
+    assert summary["trivial"].keys() == {"MQA", "random/MQA"}
+    assert summary["blind"]["hard"].keys() >= {"chance", "learned", "worst"}
     assert summary["settings"]["distractors"] == "hard"
     samples = [json.loads(line) for line in (run / "samples_after.jsonl").read_text().splitlines()]
     assert {sample["test"] for sample in samples} == {"hard", "random", "hard/sap"}
@@ -222,10 +224,14 @@ def test_the_paper_configs_hold_what_the_paper_prints():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_the_default_learns_to_tell_actions_apart(run_recipe, tmp_path, seed):
+def test_the_default_learns_letters_and_hard_options_teach_more(run_recipe, tmp_path, seed):
     run_recipe("train_llavaction.py", "--output_dir", str(tmp_path / "run"), "--seed", str(seed))
     summary = summary_of(tmp_path / "run")
-    assert summary["after"]["MQA"] >= summary["before"]["MQA"] + 20
+    after, control, trivial = summary["after"], summary["random_distractors"], summary["trivial"]
+    assert summary["blind"]["hard"]["learned"] < 25
+    assert after["unparsable"] < 1 and after["by_text"] < 1
+    assert after["MQA"] >= trivial["MQA"] + 20
+    assert after["MQA"] >= control["MQA"] + 10
 
 
 def test_a_video_llm_is_the_specialist_and_its_pass_goes_on_after_a_kill(tiny, epic, tmp_path, capsys):

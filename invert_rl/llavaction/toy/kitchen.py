@@ -69,10 +69,9 @@ def render(action: Action, rng: np.random.Generator) -> np.ndarray:
     return np.clip(frames + noise, 0, 255).astype(np.uint8)
 
 
-def segment(action: Action, name: str) -> Segment:
-    """The clip as an annotated segment of a video of that name, narrated as ``push cup``."""
-    text = f"{VERBS[action.verb]} {NOUNS[action.noun]}"
-    return Segment(name, name, 0.0, SECONDS, text, action.verb, action.noun)
+def segment(verb: int, noun: int, name: str) -> Segment:
+    """A clip as an annotated segment of a video of that name, narrated as ``push cup``."""
+    return Segment(name, name, 0.0, SECONDS, f"{VERBS[verb]} {NOUNS[noun]}", verb, noun)
 
 
 def _frame(action: Action, done: float) -> np.ndarray:

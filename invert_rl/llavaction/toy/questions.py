@@ -57,10 +57,11 @@ def toy_run_data(train_clips: int, test_clips: int, distractors: str, seed: int)
     """
     videos = kitchen_clips(train_clips, test_clips)
     train, test = (
-        [segment(action_of(split, place), name_of(split, place)) for place in range(count)]
+        [segment_of(split, place) for place in range(count)]
         for split, count in zip(SPLITS, (train_clips, test_clips), strict=True)
     )
-    classes = ClassMap([*train, *test], dict(enumerate(VERBS)), dict(enumerate(NOUNS)))
+    everything = [segment(verb, noun, "") for verb in range(len(VERBS)) for noun in range(len(NOUNS))]
+    classes = ClassMap(everything, dict(enumerate(VERBS)), dict(enumerate(NOUNS)))
     rows = toy_questions(train, classes, distractors, seed)
     tests = {name: toy_questions(test, classes, name, TEST_SEED) for name in ("hard", "random")}
     actions = [f"{verb}:{noun}" for verb, noun in classes.actions]
@@ -98,6 +99,12 @@ def blind_accuracies(tests: dict[str, list[Row]]) -> dict[str, dict[str, float]]
 def action_of(split: str, place: int) -> ToyAction:
     """What happens in a clip; of split and place alone."""
     return draw_action(np.random.default_rng([WORLD_SEED, SPLITS.index(split), place]))
+
+
+def segment_of(split: str, place: int) -> Segment:
+    """A clip as a segment."""
+    action = action_of(split, place)
+    return segment(action.verb, action.noun, name_of(split, place))
 
 
 def name_of(split: str, place: int) -> str:

@@ -19,6 +19,7 @@ from invert_rl.llavaction.ek100 import read_splits, submission, write_submission
 from invert_rl.llavaction.metrics import choice_metrics
 from invert_rl.llavaction.prompts import choice_prompt, difficulty_request, time_instruction
 from invert_rl.llavaction.replay import read_llava_video
+from invert_rl.llavaction.tables import by_difficulty, filtered_choices, read_difficulty
 from invert_rl.llavaction.views import ViewSettings, sample_of
 
 OPTIONS = ["take knife", "open door", "cut onion"]
@@ -198,6 +199,28 @@ def test_replayed_conversations_are_questions_about_whole_videos(tmp_path):
         path.write_text(json.dumps([{"id": "x", **bad}]))
         with pytest.raises(DataError, match="cap.json: entry 0"):
             read_llava_video(path)
+
+
+def test_accuracy_by_difficulty_and_of_the_filtered_specialist_by_hand(tmp_path):
+    rows = [row(f"r{n}", 1, 2) for n in range(5)]  # B is true; options are 0:0, 1:2 and 5:5
+    choices = {"r0": Choice(1, "letter"), "r1": Choice(0, "letter"), "r2": Choice(1, "letter")}
+    ratings = tmp_path / "r.jsonl"
+    ratings.write_text(
+        "".join(json.dumps({"id": f"r{n}", "difficulty": "3." if n < 2 else 1}) + "\n" for n in range(5))
+    )
+    found = by_difficulty(choices, rows, read_difficulty(ratings, rows))
+    assert found == {"1": {"MQA": pytest.approx(100 / 3), "n": 3.0}, "3": {"MQA": 50.0, "n": 2.0}}
+    with pytest.raises(DataError, match="'r9' is missing"):
+        read_difficulty(ratings, [*rows, row("r9")])
+    ratings.write_text('{"id": "r0", "difficulty": 5}')
+    with pytest.raises(DataError, match="r.jsonl:1: difficulty 5"):
+        read_difficulty(ratings, rows)
+    lists = {"r0": ["9:9", "1:2", "0:0"], "r1": ["5:5", "1:2"], "r2": ["7:7"], "r3": ["1:2"]}
+    predictions = tmp_path / "p.json"
+    predictions.write_text(json.dumps({name: {"predictions": keys} for name, keys in lists.items()}))
+    chosen = filtered_choices(predictions, rows)
+    assert {name: choice.place for name, choice in chosen.items()} == {"r0": 1, "r1": 2, "r3": 1}
+    assert choice_metrics(chosen, rows)["MQA"] == 40.0
 
 
 def test_the_request_for_difficulty_names_truth_and_options():
