@@ -22,6 +22,7 @@ from invert_rl.llavaction.engine import EngineAnswerer, backend_of, engine_answe
 from invert_rl.llavaction.model import HEADS_FOLDER, load_action_model, load_action_processor
 from invert_rl.llavaction.training import save_whole
 from invert_rl.llavaction.views import ViewSettings
+from invert_rl.loading import CheckpointError
 from invert_rl.positions import use_trained_positions
 from tests.invert_rl.llavaction.conftest import CLASSES
 from tests.invert_rl.llavaction.test_inference import RandomClips, make_row
@@ -143,3 +144,12 @@ def test_what_an_engine_cannot_do_is_refused_or_left_to_transformers(tiny_qwen2_
     ):
         with pytest.raises(DataError, match=message):
             chosen("vllm", **options)
+
+
+def test_zero_3_is_refused_without_the_token_and_taken_with_it(tiny_qwen2_5, trained, monkeypatch):
+    """DeepSpeed shards embeddings as they are loaded; a model folder of a run has the token already."""
+    processor = load_action_processor(tiny_qwen2_5)
+    monkeypatch.setattr("invert_rl.llavaction.model.is_deepspeed_zero3_enabled", lambda: True)
+    with pytest.raises(CheckpointError, match="has no action token yet, and DeepSpeed ZeRO-3 shards .* FSDP2"):
+        load_action_model(tiny_qwen2_5, processor, CLASSES)
+    assert load_action_model(str(trained), processor, CLASSES).config.action_token["classes"] == CLASSES
