@@ -14,6 +14,7 @@ from invert_rl.evaluation.predict import Complete
 from invert_rl.llavaction.answer import QuestionAnswerer
 from invert_rl.llavaction.data import SampleEncoder
 from invert_rl.llavaction.encode import Encoded
+from invert_rl.llavaction.loaded import has_trained_positions
 
 BATCH = {"transformers": 16, "vllm": 256}
 """Questions at a time unless ``--batch-size`` says."""
@@ -45,6 +46,7 @@ def backend_of(args: argparse.Namespace, encode: SampleEncoder, state: PartialSt
     """
     reasons = [
         (encode.encoder.qwen is None, "LLaVA-OneVision, whose frames vLLM would process once more"),
+        (not has_trained_positions(args), "a model with the positions of transformers, which vLLM does not have"),
         (args.likeliest, "--likeliest, which needs the probability of every option"),
         (bool(args.appending), "--appending, which needs the probability of every class"),
     ]

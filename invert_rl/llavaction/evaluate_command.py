@@ -154,8 +154,8 @@ def answerer(args: argparse.Namespace, encode: SampleEncoder, state: PartialStat
     backend = backend_of(args, encode, state)
     batch = args.batch_size or BATCH[backend]
     if backend == "vllm":
-        ask, dtype = engine_answerer(args, encode, batch)
-        return ask, f"vllm {dtype}"
+        engine, dtype = engine_answerer(args, encode, batch)
+        return engine, f"vllm {dtype}"
     model = load_weights(args, encode)
     ranks = state.process_index, state.num_processes
     ask = QuestionAnswerer(model, encode, batch, args.max_new_tokens, *ranks, args.likeliest)

@@ -61,11 +61,17 @@ def load_weights(args: argparse.Namespace, encode: SampleEncoder, **kwargs: Any)
     """The model that the arguments name, in evaluation mode and where it computes; raises `DataError`."""
     known = token_settings(args)
     sizes = (1, 1, 1) if known is None else known["classes"]
+    kwargs.setdefault("trained_positions", has_trained_positions(args))
     try:
         model = load_action_model(args.model, encode.encoder.processor, sizes, dtype=args.dtype, **kwargs)
     except (CheckpointError, OSError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
     return model.to(PartialState(cpu=args.cpu).device).eval()
+
+
+def has_trained_positions(args: argparse.Namespace) -> bool:
+    """Whether the model's positions are the released weights', as it says of itself; those of transformers if not."""
+    return bool(description_of(args.model).get("trained_positions", True))
 
 
 def token_settings(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -79,7 +85,6 @@ def load_encoder(args: argparse.Namespace) -> SampleEncoder:
     Raises `DataError` for a checkpoint that cannot be used.
     """
     settings = run_settings(args)
-    kwargs.setdefault("trained_positions", description_of(args.model).get("trained_positions", True))
     try:
         processor: ProcessorMixin = load_action_processor(args.model)
         config = AutoConfig.from_pretrained(args.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
@@ -58,7 +58,7 @@ def top1_metrics(predicted: Mapping[str, Action], truth: Mapping[str, Action]) -
     return {name: 100 * found[name] / len(truth) for name in ("action", "verb", "noun")} | {"n": float(len(truth))}
 
 
-def jaccard(predicted: Collection[str], truth: Collection[str]) -> float:
+def jaccard(predicted: Collection[Hashable], truth: Collection[Hashable]) -> float:
     """|A ∩ B| / |A ∪ B| of two sets of labels; 1 for two empty ones."""
     a, b = set(predicted), set(truth)
     return len(a & b) / len(a | b) if a | b else 1.0

@@ -117,7 +117,7 @@ def comparison_table(
     """Metrics before and after, those of the control run beside them, and of the best rule that sees no clip."""
     table = Table(title=f"{result['after']['n']:.0f} questions, percent")
     trivial = trivial_metrics(blind)
-    columns = ["metric", "best blind rule", "start", "after"] + (["trained with random options"] if control else [])
+    columns = ["metric", "blind", "start", "after"] + (["trained with random options"] if control else [])
     for column in columns:
         table.add_column(column, justify="left" if column == "metric" else "right")
     for name, value in result["after"].items():

@@ -123,10 +123,10 @@ def _options(
     for action in others:
         if len(options) == builder.count:
             break
-        text = builder.text_of(action, used, rng)
-        if text is not None:
-            used.add(same_text(text))
-            options.append((action, text))
+        drawn = builder.text_of(action, used, rng)
+        if drawn is not None:
+            used.add(same_text(drawn))
+            options.append((action, drawn))
     if len(options) < builder.count:
         raise Rejected("fewer distinct options than asked for")
     return options, len(true)

@@ -132,7 +132,9 @@ def test_what_an_engine_cannot_do_is_refused_or_left_to_transformers(tiny_qwen2_
 
     def chosen(backend, model=tiny_qwen2_5, likeliest=False, appending=None):
         return backend_of(
-            argparse.Namespace(backend=backend, likeliest=likeliest, appending=appending), encode[model], state
+            argparse.Namespace(model=model, backend=backend, likeliest=likeliest, appending=appending),
+            encode[model],
+            state,
         )
 
     assert chosen("auto") == chosen("transformers") == chosen("auto", likeliest=True) == "transformers"
