@@ -33,6 +33,7 @@ COMMANDS = {
     "rate-difficulty": ("invert_rl.evaluation.difficulty_command", "measure how hard each row is for a model"),
     "build-mqa": ("invert_rl.llavaction.mqa_command", "multiple-choice questions with hard distractors (LLaVAction)"),
     "audit-mqa": ("invert_rl.llavaction.audit_command", "what questions give away to who never looks (LLaVAction)"),
+    "export-llava": ("invert_rl.llavaction.llava_format", "a LLaVA-OneVision model as lmms-eval loads it (LLaVAction)"),
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
     "plan": ("invert_rl.plan.command", "memory and time of a GRPO run, from config files alone"),
     "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
