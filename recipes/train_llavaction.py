@@ -31,6 +31,7 @@ from trl import ModelConfig, get_peft_config
 from data_prep.errors import DataError
 from invert_rl.described import describe_model
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
+from invert_rl.llavaction.audit import blind_accuracies
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.llavaction.data import Batches, RunData, SampleEncoder, SegmentStore, read_data
 from invert_rl.llavaction.encode import ClipEncoder
@@ -38,7 +39,7 @@ from invert_rl.llavaction.left_out import LeftOut
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
 from invert_rl.llavaction.report import answer_all, comparison_table, write_report
-from invert_rl.llavaction.toy.questions import blind_accuracies, toy_run_data
+from invert_rl.llavaction.toy.questions import toy_run_data
 from invert_rl.llavaction.toy.start import toy_start
 from invert_rl.llavaction.training import make_trainer, save_for_inference, with_lora
 from invert_rl.resume import resume_point
@@ -68,9 +69,9 @@ def main(args: LLaVActionConfig, model_args: ModelConfig) -> None:
         data = toy_run_data(args.toy_train_clips, args.toy_test_clips, arm, args.seed) if toy else read_data(args)
         folder = Path(args.output_dir) if arm == arms[0] else Path(args.output_dir) / f"{arm}_distractors"
         results[arm] = train_arm(args, model_args, data, folder, answer_before=arm == arms[0])
-    blind = blind_accuracies(data.tests)
 
     if args.process_index == 0:
+        blind = blind_accuracies(data.tests)
         settings = {**asdict(model_args), **args.to_dict()}
         first, *others = results.values()
         control = others[0]["after"] if others else None

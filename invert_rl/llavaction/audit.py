@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from invert_rl.llavaction.asked import Asked
+from data_prep.rows import Row
+from invert_rl.llavaction.asked import Asked, asked_of_rows
 from invert_rl.llavaction.attacks import ATTACKS, Corpus, Scores
 
 MARGIN = 0.05
@@ -106,3 +107,18 @@ def audit(questions: Sequence[Asked]) -> dict[str, Any]:
         "attacks": {name: round(value, 6) for name, value in attacks.items()},
         "leaks": sorted(leaks, key=lambda name: -attacks[name]),
     }
+
+
+def blind_accuracies(tests: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, float]]:
+    """Of each test, percent right without its clips: ``chance``, the ``learned`` rule, the ``worst`` of all, and the
+    ``standard_error`` of guessing. Tests whose questions have several true options, or none, are left out."""
+    found = {}
+    for name, rows in tests.items():
+        asked = [] if any("answers" in row.meta for row in rows) else asked_of_rows(rows)
+        if asked:
+            result = audit(asked)
+            attacks = result["attacks"]
+            values = {"chance": result["chance"], "learned": attacks[LEARNED], "worst": max(attacks.values())}
+            values["standard_error"] = result["standard_error"]
+            found[name] = {key: round(100 * float(value), 2) for key, value in values.items()}
+    return found

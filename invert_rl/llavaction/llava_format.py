@@ -2,8 +2,8 @@
 
 lmms-eval's ``llava_onevision`` and ``llava_vid`` load a folder with `load_pretrained_model` of LLaVA-NeXT, whose
 `LlavaQwenForCausalLM` has other names for the same weights [R LLaVA-VL/LLaVA-NeXT llava/model/builder.py,
-language_model/llava_qwen.py, multimodal_encoder/siglip_encoder.py]. Its SigLIP is one fixed model without the last layer
-and the pooling head.
+language_model/llava_qwen.py, multimodal_encoder/siglip_encoder.py]. Its SigLIP is one fixed model without the last
+layer and the pooling head.
 """
 
 from __future__ import annotations

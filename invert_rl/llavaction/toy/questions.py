@@ -11,8 +11,6 @@ import numpy as np
 from accelerate import PartialState
 
 from data_prep.rows import Row
-from invert_rl.llavaction.asked import asked_of_rows
-from invert_rl.llavaction.audit import audit
 from invert_rl.llavaction.data import Classes, RunData
 from invert_rl.llavaction.mqa import QuestionBuilder, question_row
 from invert_rl.llavaction.segments import Action, ClassMap, Segment
@@ -82,18 +80,6 @@ def toy_questions(segments: Sequence[Segment], classes: ClassMap, distractors: s
         question_row(question, question.segment.narration, SECONDS, f"{question.segment.video}.mp4", "toy-kitchen")
         for question in builder.questions(segments)
     ]
-
-
-def blind_accuracies(tests: dict[str, list[Row]]) -> dict[str, dict[str, float]]:
-    """Of each test, percent right without its clips: ``chance``, the ``learned`` rule, and the ``worst`` of all."""
-    found = {}
-    for name, rows in tests.items():
-        result = audit(asked_of_rows(rows))
-        worst = max(result["attacks"].values())
-        values = {"chance": result["chance"], "learned": result["attacks"]["learned"], "worst": worst}
-        found[name] = {key: round(100 * value, 2) for key, value in values.items()}
-        found[name]["standard_error"] = round(100 * result["standard_error"], 2)
-    return found
 
 
 def action_of(split: str, place: int) -> ToyAction:
