@@ -39,6 +39,7 @@ COMMANDS = {
     "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
     "merge": ("invert_rl.merge_command", "one checkpoint of a LoRA adapter and its base"),
     "push": ("invert_rl.push_command", "a model folder onto the Hugging Face hub, or a dry run of it"),
+    "demo": ("invert_rl.demo.command", "a page on which models are asked about clips (Gradio)"),
     "report": ("invert_rl.report.command", "one HTML file of a run"),
     "completion": ("invert_rl.completion_command", "a script by which a shell completes commands and options"),
     "doctor": ("invert_rl.doctor", "what is installed and what will be used"),

@@ -13,6 +13,7 @@ EXTRAS = {
     "vllm": "vllm",
     "wandb": "wandb",
     "h5py": "tal",
+    "gradio": "demo",
     "deepspeed": "deepspeed",
     "matplotlib": "plots",
 }

@@ -1,0 +1,1 @@
+"""``invert-rl demo``: a page to play with."""
