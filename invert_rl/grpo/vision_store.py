@@ -27,6 +27,8 @@ class FeatureFolder:
     def __init__(self, folder: str | os.PathLike[str], tower: nn.Module) -> None:
         self.folder = Path(folder) / fingerprint(tower)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.writes = True
+        """Whether features are still written: not after the disk has once refused."""
 
     def load(self, digest: bytes, grid: Sequence[int], dtype: torch.dtype) -> tuple[torch.Tensor, ...] | None:
         """A video's features, None if they are not there or their file is broken, which a warning names."""
@@ -41,11 +43,21 @@ class FeatureFolder:
         return tuple(tensors[str(number)] for number in range(len(tensors)))
 
     def save(self, digest: bytes, grid: Sequence[int], dtype: torch.dtype, features: Sequence[torch.Tensor]) -> None:
-        """Write a video's features; the file is there whole or not at all."""
+        """Write a video's features; the file is there whole or not at all.
+
+        Where it cannot be written (full disk, no permission) the log says so once and nothing more is written.
+        """
+        if not self.writes:
+            return
         path = self._path(digest, grid, dtype)
         part = path.with_suffix(f".{os.getpid()}.part")
-        save_file({str(number): tensor.contiguous() for number, tensor in enumerate(features)}, part)
-        part.replace(path)
+        try:
+            save_file({str(number): tensor.contiguous() for number, tensor in enumerate(features)}, part)
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            self.writes = False
+            part.unlink(missing_ok=True)
+            logger.warning("vision_store: features are no longer kept in %s: %s", self.folder, error)
 
     def _path(self, digest: bytes, grid: Sequence[int], dtype: torch.dtype) -> Path:
         shape = "x".join(str(side) for side in grid)

@@ -7,8 +7,10 @@ import dataclasses
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
 from trl.trainer.utils import add_fused_lm_head
 
+from invert_rl.grpo import vision_store
 from invert_rl.grpo.shared_prompt import add_shared_prompts
 from invert_rl.grpo.vision import VisionFeatures, freeze_tower, same_tower, tower_is_frozen
 from invert_rl.grpo.vision_store import FeatureFolder
@@ -154,3 +156,22 @@ def test_features_come_back_from_disk_for_the_same_tower_only(tmp_path):
     assert folder.load(b"a", (1, 2, 3), torch.float32) is None
     tower.weight.data[0, 0] += 1e-3
     assert FeatureFolder(tmp_path, tower).folder != folder.folder
+
+
+@pytest.mark.parametrize("how", ["disk", "library"])
+def test_a_disk_that_is_full_does_not_end_the_run(tmp_path, monkeypatch, caplog, how):
+    folder = FeatureFolder(tmp_path, torch.nn.Linear(2, 2))
+    tries = []
+
+    def refuse(_tensors, path):
+        tries.append(path)
+        path.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device") if how == "disk" else SafetensorError("I/O error: No space left")
+
+    monkeypatch.setattr(vision_store, "save_file", refuse)
+    for name in (b"a", b"b"):
+        folder.save(name, (1, 2, 3), torch.float32, [torch.ones(2)])
+    assert len(tries) == 1 and not list(folder.folder.iterdir())
+    (record,) = caplog.records
+    assert "No space left" in record.getMessage() and str(folder.folder) in record.getMessage()
+    assert folder.load(b"a", (1, 2, 3), torch.float32) is None
