@@ -20,13 +20,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 from torch import nn
-from transformers import (
-    AutoModel,
-    PreTrainedConfig,
-    Qwen3VLVisionModel,
-)
+from transformers import PreTrainedConfig, Qwen3VLVisionModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLVisionConfig
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_window_index
 
@@ -48,7 +45,7 @@ def build(family: str, shape: dict[str, int]) -> nn.Module:
         whole = list(range(3, shape["depth"], 4))
         config = Qwen2_5_VLVisionConfig(**shape, out_hidden_size=64, fullatt_block_indexes=whole)
         config._attn_implementation = "sdpa"
-        return AutoModel.from_config(config)
+        return Qwen2_5_VisionTransformerPretrainedModel(config)
     config = Qwen3VLVisionConfig(**shape, out_hidden_size=64, deepstack_visual_indexes=[0])
     config._attn_implementation = "sdpa"
     return Qwen3VLVisionModel(config)

@@ -43,10 +43,10 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def need_module(module: str, option: str) -> None:
-    """Raise `DataError` where ``module``, which ``option`` asks for, is not installed."""
+def need_module(module: str, option: str, instead: str = "leave the option out") -> None:
+    """Raise `DataError` where ``module``, which ``option`` asks for, is not installed; ``instead`` is what else to do."""
     if importlib.util.find_spec(module) is None:
-        raise DataError(f"{option}: {_of_module(module, f'{module} is not installed')}; or leave the option out")
+        raise DataError(f"{option}: {_of_module(module, f'{module} is not installed')}; or {instead}")
 
 
 def _of_file_system(error: OSError) -> str:

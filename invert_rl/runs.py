@@ -144,7 +144,7 @@ def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tupl
         raise DataError(f"settings: {error}") from error
     first = parsed[0]
     if getattr(first, "use_vllm", False):
-        need_module("vllm", "--use_vllm")
+        need_module("vllm", "use_vllm", "--use_vllm false")
     if "wandb" in first.report_to:
         need_module("wandb", "--report_to wandb")
     return parsed

@@ -131,6 +131,7 @@ def _with_transformers(
 def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: PartialState) -> tuple[Complete, str]:
     """How prompts are completed, and the precision."""
     from invert_rl.evaluation.vllm_backend import complete_with_vllm
+    from invert_rl.grpo.vllm_limits import engine_limits
 
     if args.transformers_positions:
         raise DataError("--transformers-positions: vLLM has the trained rule only; use --backend transformers")
@@ -139,7 +140,10 @@ def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: Parti
             f"--model {args.model} is an adapter, which vLLM does not read here: merge it with `invert-rl merge "
             f"{args.model} --output DIR`, or use --backend transformers"
         )
-    return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype)
+    settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+    positions = getattr(load_config(args.model, args.revision).get_text_config(), "max_position_embeddings", None)
+    limits = engine_limits(settings, args.max_new_tokens, positions=positions)
+    return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype, limits=limits)
 
 
 def default_output(model: str, data: Path, limit: int | None = None) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from transformers import ProcessorMixin
 from vllm import LLM, SamplingParams
@@ -13,8 +14,8 @@ from invert_rl.evaluation.predict import Complete
 from invert_rl.grpo.vllm_rollout import BAN, ENGINE_ARGUMENTS, vllm_prompt
 from invert_rl.models import never_sampled_ids
 
-FITTING = {"max_model_len": -1}
-"""The engine's longest prompt and answer: the model's own, or what the memory holds if that is less."""
+FITTING: Mapping[str, Any] = {"max_model_len": -1, "limit_mm_per_prompt": {"image": 0, "video": 1}}
+"""One video; as long a prompt and answer as the model has positions for, or as the memory holds if that is less."""
 
 
 def complete_with_vllm(
@@ -24,13 +25,15 @@ def complete_with_vllm(
     max_new_tokens: int,
     dtype: str,
     banned: Sequence[int] | None = None,
+    limits: Mapping[str, Any] = FITTING,
 ) -> tuple[Complete, str]:
     """How an engine for the checkpoint completes prompts, token ids up to and including the end token; its precision.
 
-    ``banned`` are ids that no completion may hold, by default the processor's vision tokens. Completing raises
-    `DataError` if the engine expands a video otherwise than the checkpoint's processor.
+    ``banned`` are ids that no completion may hold, by default the processor's vision tokens. ``limits`` are
+    `invert_rl.grpo.vllm_limits.engine_limits` of the videos that will be asked about. Completing raises `DataError` if
+    the engine expands a video otherwise than the checkpoint's processor.
     """
-    engine = LLM(model=name, revision=revision, dtype=dtype, **{**FITTING, **ENGINE_ARGUMENTS})
+    engine = LLM(model=name, revision=revision, dtype=dtype, **{**limits, **ENGINE_ARGUMENTS})
     sampling = SamplingParams(
         temperature=0.0,
         max_tokens=max_new_tokens,

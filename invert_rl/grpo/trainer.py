@@ -45,6 +45,7 @@ from invert_rl.grpo.vllm_rollout import (
     check_vllm_settings,
     connect_all_ranks,
     generate_with_vllm,
+    longest_engine_prompt,
     push_weights,
     video_engine,
 )
@@ -153,7 +154,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
         answer_tokens = args.max_completion_length or 0
-        self.longest_prompt = args.max_prompt_length or longest_prompt(self.model.config, answer_tokens)
+        longest = args.max_prompt_length or longest_prompt(self.model.config, answer_tokens)
+        self.longest_prompt = longest_engine_prompt(args, model, longest)
         self.store = store
         self.clips = Prefetcher(store, args.dataloader_num_workers)
         self.lookahead = Lookahead(
@@ -241,8 +243,9 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         if limit is not None and len(prompt.input_ids) > limit:
             raise VideoError(
                 f"{row.video} (row {row.id}, {task})",
-                f"the prompt has {len(prompt.input_ids)} tokens, more than max_prompt_length {limit}; raise the limit "
-                "or lower max_frames, fps or total_pixels",
+                f"the prompt has {len(prompt.input_ids)} tokens, more than {limit} (max_prompt_length, the "
+                "model's positions, or vllm_max_model_length, less max_completion_length); raise what is smallest or "
+                "lower max_frames, fps or total_pixels",
             )
         return prompt
 

@@ -1,8 +1,8 @@
 """What a vLLM engine has to be made for, derived from frame settings and lengths instead of guessed by vLLM.
 
-Left alone, vLLM 0.31 profiles a video of 114,688 tokens (14 of the largest frames that Qwen2.5-VL's processor knows) and
-finds no memory for a 7B model; with ``max_model_len`` below 32,768 it refuses videos of more than 16,384 tokens and
-blames ``limit_mm_per_prompt``, while what it compares with is the encoder cache, which holds ``max_num_batched_tokens``.
+Left alone, vLLM 0.31 profiles a video of 114,688 tokens (14 of the largest frames that Qwen2.5-VL's processor knows)
+and finds no memory for a 7B model. With ``max_model_len`` below 32,768 it refuses videos of more than 16,384 tokens and
+blames ``limit_mm_per_prompt``; what it compares them with is the encoder cache, of ``max_num_batched_tokens``.
 """
 
 from __future__ import annotations

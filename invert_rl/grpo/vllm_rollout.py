@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,14 @@ from trl.generation import vllm_generation as trl_vllm
 
 from invert_rl.encoding import EncodedPrompt
 from invert_rl.grpo.config import InvertGRPOConfig
+from invert_rl.grpo.vllm_limits import engine_limits
 from invert_rl.grpo.vllm_prompts import vllm_prompt
 from invert_rl.grpo.vllm_server import ServerError, ServerLostError, VideoClient
 
 logger = logging.getLogger(__name__)
 
-ENGINE_ARGUMENTS: dict[str, Any] = {"limit_mm_per_prompt": {"image": 0, "video": 1}}
-"""What the engine is built with besides TRL's arguments: one video in a prompt and no memory set aside for images."""
+ENGINE_ARGUMENTS: dict[str, Any] = {}
+"""What an engine is built with besides TRL's arguments and `engine_limits`; they win."""
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Sampling settings of evaluation."""
@@ -66,22 +68,49 @@ def check_vllm_settings(args: InvertGRPOConfig, model: PreTrainedModel) -> None:
 def video_engine(args: InvertGRPOConfig, model: PreTrainedModel) -> Iterator[None]:
     """Have TRL, where it builds its engine or its client inside this context, build one for video.
 
-    The engine gets `ENGINE_ARGUMENTS` and the trainer's precision: by itself vLLM computes in half precision also where
-    the trainer computes in float32.
+    The engine gets the limits of the run's videos (`engine_limits`; a ``vllm_max_model_length`` that is given wins) and
+    the trainer's precision: by itself vLLM computes in half precision also where the trainer computes in float32.
     """
     dtype = engine_dtype(args, model)
+    limits = limits_of(args, model)
     client = trl_vllm.VLLMClient
     build = getattr(trl_vllm, "LLM", None)  # TRL imports the name only where vLLM is installed, and says so otherwise
     trl_vllm.VLLMClient = partial(VideoClient, dtype=dtype, config=model.config)
     if build is not None:
         named = str(dtype).removeprefix("torch.")
-        trl_vllm.LLM = lambda **arguments: build(**arguments, **ENGINE_ARGUMENTS, dtype=named)
+        trl_vllm.LLM = lambda **arguments: build(**{**arguments, **limits, **ENGINE_ARGUMENTS, "dtype": named})
     try:
         yield
     finally:
         trl_vllm.VLLMClient = client
         if build is not None:
             trl_vllm.LLM = build
+
+
+def limits_of(args: InvertGRPOConfig, model: PreTrainedModel) -> dict[str, Any]:
+    """`engine_limits` of a run, its largest drawn frame budget included; a ``vllm_max_model_length`` given stays."""
+    settings, drawn = args.frame_settings(model.config.vision_config.patch_size), args.frame_budgets()
+    settings = replace(
+        settings,
+        max_frames=max([settings.max_frames, *drawn.max_frames]),
+        total_pixels=max([settings.total_pixels, *drawn.total_pixels]),
+    )
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = engine_limits(settings, args.max_completion_length or 0, args.max_prompt_length, positions)
+    if args.vllm_max_model_length is not None:
+        limits["max_model_len"] = args.vllm_max_model_length
+    return limits
+
+
+def longest_engine_prompt(args: InvertGRPOConfig, model: PreTrainedModel, longest: int | None) -> int | None:
+    """Tokens of the longest prompt that the engine of this process takes, if that is less than ``longest``.
+
+    A server's limit is its own; it refuses a longer prompt by itself.
+    """
+    if not args.use_vllm or args.vllm_mode == "server":
+        return longest
+    room = limits_of(args, model)["max_model_len"] - (args.max_completion_length or 0)
+    return room if longest is None else min(longest, room)
 
 
 def engine_dtype(args: InvertGRPOConfig, model: PreTrainedModel) -> torch.dtype:

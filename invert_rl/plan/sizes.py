@@ -118,7 +118,7 @@ def sizes_of(config: PreTrainedConfig) -> ModelSizes:
     config = copy.deepcopy(config)  # building writes into it
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForImageTextToText.from_config(config)
+            model: PreTrainedModel = AutoModelForImageTextToText.from_config(config, attn_implementation="eager")
     except (ValueError, TypeError, RuntimeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise DataError(f"config.json: no {config.model_type} can be built of it: {error}") from error
     inner = vision_language_model(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 
 from qwen_vl_utils.vision_process import FRAME_FACTOR, floor_by_factor, smart_nframes
@@ -36,7 +38,7 @@ def budget_of(seconds: float, settings: FrameSettings) -> VideoBudget:
     """What a window of that many seconds takes, in whatever size its frames come.
 
     A file is taken to have `USUAL_RATE` frames per second. A small picture takes less; none takes more, but for
-    pictures so long and narrow that a side would round to nothing.
+    pictures more than four times as long as wide.
     """
     available = max(TEMPORAL_PATCH, int(seconds * USUAL_RATE))
     limits = {"fps": settings.fps, "min_frames": settings.min_frames, "max_frames": settings.max_frames}
@@ -53,4 +55,15 @@ def largest_budget(settings: FrameSettings) -> VideoBudget:
 def _with_frames(count: int, settings: FrameSettings) -> VideoBudget:
     share = settings.total_pixels / count * TEMPORAL_PATCH
     pixels = max(min(settings.max_pixels, share), int(settings.min_pixels * 1.05))  # as `frame_size` allows
-    return VideoBudget(count, max(1, int(pixels // settings.factor**2)))
+    return VideoBudget(count, max(int(pixels // settings.factor**2), _enlarged(settings.min_pixels, settings.factor)))
+
+
+@functools.cache
+def _enlarged(pixels: int, factor: int) -> int:
+    """Most tokens of a frame that is enlarged to at least ``pixels``: both of its sides are rounded up.
+
+    Over pictures up to four times as long as wide.
+    """
+    least = pixels / factor**2
+    ratios = (1 + step / 100 for step in range(301))
+    return max(math.ceil(math.sqrt(least * ratio)) * math.ceil(math.sqrt(least / ratio)) for ratio in ratios)

@@ -63,7 +63,7 @@ def test_engine_gets_the_prompts_and_decodes_greedily(
     backend = importlib.import_module("invert_rl.evaluation.vllm_backend")
     processor = load_processor(tiny_qwen2_5)
     StandIn.expanded = {tuple(prompt.unexpanded_ids): prompt.input_ids for prompt in prompts}
-    complete, dtype = backend.complete_with_vllm("checkpoint", None, processor, 9, "auto")
+    complete, dtype = backend.complete_with_vllm("checkpoint", None, processor, 9, "auto", limits={"max_model_len": 77})
     assert complete(prompts) == [[0, 7], [1, 7]] and dtype == "bfloat16"
     video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     assert [prompt["prompt_token_ids"].count(video) for prompt in StandIn.asked] == [1, 1]

@@ -155,7 +155,9 @@ def test_each_prompt_is_sent_once_with_its_video(make_vllm_trainer, tiny_checkpo
         tiny_checkpoint, per_device_train_batch_size=8, max_steps=1, temperature=0.9, tasks=["tvg"], min_p=None
     )
     engine = trainer.vllm_generation.llm
-    assert engine.arguments["limit_mm_per_prompt"] == {"image": 0, "video": 1}
+    limits = engine.arguments["limit_mm_per_prompt"]
+    assert limits["image"] == 0 and limits["video"]["count"] == 1
+    assert engine.arguments["max_model_len"] <= trainer.model.config.get_text_config().max_position_embeddings
     assert engine.arguments["dtype"] == "float32"
     assert engine.arguments["logprobs_mode"] == "processed_logprobs"
     trainer.train()
