@@ -32,7 +32,7 @@ def test_every_check_runs_on_a_cpu(tmp_path):
     status = {name: check["status"] for name, check in results["checks"].items()}
     assert status.pop("engine") in ("skipped", "ok")
     assert set(status.values()) == {"ok"} and list(status) == [name for name in CHEAP if name != "engine"]
-    assert results["checks"]["step"]["planned_gib"] > 1 and results["checks"]["masters"]["moved"] > 0.9
+    assert results["checks"]["step"]["planned_gib"] > 0.9 and results["checks"]["masters"]["moved"] > 0.9
     table = (tmp_path / "gpu_check.md").read_text()
     assert all(f"| {name} |" in table for name in CHEAP)
 
@@ -63,7 +63,9 @@ def test_a_check_that_dies_tells_its_last_words(tmp_path):
 
 def test_a_check_that_fails_is_a_finding(monkeypatch):
     """Kernels that let completions see nothing of their prompt."""
-    monkeypatch.setattr(packed_attention, "_cascade", lambda query, *_args: torch.zeros_like(query) * query)
+    monkeypatch.setattr(
+        packed_attention, "_cascade", lambda query, key, value, *_args: query * key.mean() * value.mean()
+    )
     found = gpu_check.run_here("attention", rehearsal=True)
     assert found["status"] == "failed" and "merged kernels are off" in found["why"]
 

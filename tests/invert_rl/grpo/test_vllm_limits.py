@@ -34,7 +34,7 @@ def test_no_video_has_more_tokens_than_reckoned(settings):
             found = tokens(seconds, picture, settings)
             assert found <= budget_of(seconds, settings).tokens <= largest.tokens, (seconds, picture)
             reached = max(reached, found)
-    assert reached > 0.8 * largest.tokens  # and not much is set aside for nothing
+    assert reached > 0.7 * largest.tokens  # and not much is set aside for nothing
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
