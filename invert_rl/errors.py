@@ -44,7 +44,7 @@ def explain(error: BaseException) -> str | None:
 
 
 def need_module(module: str, option: str, instead: str = "leave the option out") -> None:
-    """Raise `DataError` where ``module``, which ``option`` wants, is not installed; ``instead`` says what else to do."""
+    """Raise `DataError` where ``module``, which ``option`` wants, is not installed; ``instead`` what else to do."""
     if importlib.util.find_spec(module) is None:
         raise DataError(f"{option}: {_of_module(module, f'{module} is not installed')}; or {instead}")
 
