@@ -1,6 +1,6 @@
 """Supervised fine-tuning on the four tasks; with ``tasks: [vd]`` it is the paper's Invert-SFT (appendix D).
 
-Without arguments it makes the toy world's start checkpoint from random weights (recipes/configs/toy/sft.yaml):
+Without arguments it teaches the toy world's tasks to a model with random weights (recipes/configs/toy/sft.yaml):
 
     accelerate launch recipes/sft_invert.py
 
@@ -93,16 +93,15 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     check_video_root(rows, args.video_root)
 
     def target(draw: Draw, row: Row) -> str:
-        return (
-            toy_target(draw, row, args.seed, args.loosen, args.loosen_from)
-            if toy
-            else preset.tasks[draw.task].target(row)
-        )
+        task = preset.tasks[draw.task]
+        return toy_target(draw, row, task, args.seed) if toy else task.target(row)
 
     # model
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to fine-tune")
-    name = model_args.model_name_or_path or random_checkpoint(args.seed)
+    name = model_args.model_name_or_path or random_checkpoint(
+        rows, args.video_root, args.frame_settings(image_patch_size=14), args.seed, args.toy_tower_steps
+    )
     fingerprint = fingerprint_of(args, model_args, model=name, rows=len(rows), test_rows=len(test_rows))
     check_fingerprint(checkpoint, fingerprint, args.accept_changes)
     processor = load_processor(name, model_args.model_revision)

@@ -63,13 +63,15 @@ def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: in
         lstrip_blocks=True,
     )
     metrics = metric_changes(run.summary.get("before", {}), run.summary.get("after", {}))
+    controls = run.summary.get("controls") or {}
     return environment.get_template("page.html.jinja").render(
         run=run,
         metrics=metrics,
+        controls=controls,
         rows=run.summary.get("after", {}).get("n") or run.summary.get("before", {}).get("n"),
         others=compared(run, others),
         differing=differing_settings([run, *others]) if others else {},
-        curves=[*_beside([run, *others]), *_curves(run.log)] if others else _curves(run.log),
+        curves=[*(_beside([run, *others]) if others else []), *_curves(run.log, controls.get("blind", {}))],
         completions=read_completions(run.folder) if run.folder is not None else [],
         time_parts=parts,
         times=times,
@@ -122,11 +124,17 @@ def _beside(runs: Sequence[Run]) -> list[Markup]:
     return [chart for chart in charts if chart]
 
 
-def _curves(log: Sequence[Mapping[str, float]]) -> list[Markup]:
+def _curves(log: Sequence[Mapping[str, float]], blind: Mapping[str, float]) -> list[Markup]:
     by_task = [(title, (column, *(f"{task}/{column}" for task in TASKS)), "") for title, column in BY_TASK]
     validated = dict.fromkeys(name for record in log for name in record if name.startswith("eval/"))
     scores = tuple(name for name in validated if name not in NO_SCORES)
-    charts = [line_chart("Validation, percent", _series(log, scores), "")]
+    validation = _series(log, scores)
+    level = {
+        f"{name}, blind": [(log[0]["step"], blind[name]), (log[-1]["step"], blind[name])]
+        for name in validation
+        if name in blind
+    }
+    charts = [line_chart("Validation, percent", {**validation, **level}, "")]
     charts += [line_chart(title, _series(log, columns), unit) for title, columns, unit in (*by_task, *CURVES)]
     for task in TASKS.values():
         names = dict.fromkeys(name for record in log for name in record if _is_part(name, task.name))

@@ -38,12 +38,9 @@ class InvertSFTConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, S
     tvg_only_from: int | None = field(
         default=None, metadata={"help": "First step from which on all steps are TVG; default: never."}
     )
-    loosen: float = field(
-        default=0.0,
-        metadata={"help": "Toy world only: taught answers have each border up to this much further out, s."},
-    )
-    loosen_from: int = field(
-        default=0, metadata={"help": "Toy world only: first step with loosened spans; those before are exact."}
+    muon_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of Muon, which then trains the hidden matrices; default: AdamW trains all."},
     )
     frame_store: str | None = field(
         default=None, metadata={"help": "Folder of frames decoded ahead by `invert-rl cache-frames`."}
@@ -58,6 +55,10 @@ class InvertSFTConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, S
     toy_train_clips: int = field(default=3000, metadata={"help": "Toy world only: training clips."})
     toy_test_clips: int = field(default=100, metadata={"help": "Toy world only: test clips."})
 
+    toy_tower_steps: int = field(
+        default=260, metadata={"help": "Toy world only: steps in which the vision tower learns to see, before the run."}
+    )
+
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false: columns make the prompts."})
     report_to: list[str] = field(
         default_factory=lambda: ["none"],
@@ -69,9 +70,19 @@ class InvertSFTConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, S
         self.frame_settings(image_patch_size=14)
         check_sft(self)
         self.check_validation()
+        self._check_muon()
         self.dataset_kwargs = {"skip_prepare_dataset": True}
         super().__post_init__()
         check_after(self)
+
+    def _check_muon(self) -> None:
+        if self.muon_learning_rate is None:
+            return
+        if self.muon_learning_rate <= 0:
+            raise ValueError(f"muon_learning_rate must be positive, found {self.muon_learning_rate}")
+        optim = str(getattr(self.optim, "value", self.optim))
+        if not optim.startswith("adamw_torch"):
+            raise ValueError(f"muon_learning_rate makes Muon and AdamW the optimizer: leave out optim {optim}")
 
     def schedule(self) -> TaskSchedule:
         """Which task each batch has; raises `ValueError` for an unknown task or a probability outside [0, 1]."""

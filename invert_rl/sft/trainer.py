@@ -22,6 +22,7 @@ from invert_rl.policy import name_base_absolutely
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement
 from invert_rl.sft.config import InvertSFTConfig
+from invert_rl.sft.muon import MuonWithAdamW
 from invert_rl.task_data import Lookahead, TaskDataset, rows_in_this_process
 from invert_rl.tasks import Preset, video_of
 from invert_rl.video.errors import VideoError
@@ -151,6 +152,19 @@ class InvertSFTTrainer(Validating, WholeCheckpoints, SFTTrainer):
         collator.lookahead = Lookahead(
             data, self._get_train_sampler(), self.accelerator.process_index, self.accelerator.num_processes
         )
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        args = self.args
+        if args.muon_learning_rate is not None and self.optimizer is None:  # type: ignore[has-type]
+            self.optimizer = MuonWithAdamW(
+                self.model if model is None else model,
+                args.learning_rate,
+                args.muon_learning_rate,
+                args.weight_decay,
+                (args.adam_beta1, args.adam_beta2),
+                args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
 
     def get_train_dataloader(self) -> DataLoader:
         with rows_in_this_process(self.args):

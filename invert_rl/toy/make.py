@@ -24,7 +24,7 @@ from invert_rl.toy.scene import DURATION, Scene, draw_scene
 from invert_rl.toy.world import FPS, render
 
 SPLITS = ("train", "validation", "test")
-VERSION = 4
+VERSION = 6
 """Raised whenever the same seed would give other clips or rows, so that old folders are not taken for new."""
 STAMP = "world.json"
 CRF = 16
@@ -41,7 +41,7 @@ def make_world(
 ) -> dict[str, Path]:
     """Write ``videos/<split>_<index>.mp4`` and one JSONL of rows per split; returns the JSONL path by split.
 
-    The counts are clips; a clip gives two or three rows. A clip depends on (seed, split, index) alone, so a
+    The counts are clips; a clip gives three to five rows. A clip depends on (seed, split, index) alone, so a
     larger world holds the smaller one. A finished folder with the same settings is left as it is, a
     half-made one is completed. Raises `DataError` where the folder holds another world.
     """

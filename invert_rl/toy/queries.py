@@ -1,4 +1,4 @@
-"""Plain-English queries of the toy world: twelve verbs in all their tenses, many wordings, one verb each."""
+"""Plain-English queries of the toy world: two dozen verbs in all their tenses, many wordings, one verb each."""
 
 from __future__ import annotations
 
@@ -26,19 +26,31 @@ VERBS: dict[str, VerbForms] = {
     for forms in (
         VerbForms("open", "opens", "opened", "opening", ("the {object}",)),
         VerbForms("close", "closes", "closed", "closing", ("the {object}",)),
+        VerbForms("knock", "knocks", "knocked", "knocking", ("on the {object}", "at the {object}")),
         VerbForms("sit", "sits", "sat", "sitting", ("down", "down on the floor")),
         VerbForms("stand", "stands", "stood", "standing", ("up", "up from the floor")),
+        VerbForms("squat", "squats", "squatted", "squatting", ("down", "down and up")),
         VerbForms("walk", "walks", "walked", "walking", ("across the room", "past the {object}")),
+        VerbForms("run", "runs", "ran", "running", ("across the room",)),
+        VerbForms("march", "marches", "marched", "marching", ("on the spot", "in place")),
         VerbForms("jump", "jumps", "jumped", "jumping", ("up and down", "on the spot")),
+        VerbForms("hop", "hops", "hopped", "hopping", ("on one leg", "on the spot")),
         VerbForms("wave", "waves", "waved", "waving", ("a hand", "at the camera")),
+        VerbForms("clap", "claps", "clapped", "clapping", ("both hands", "at the camera")),
+        VerbForms("point", "points", "pointed", "pointing", ("a hand", "at the camera")),
         VerbForms("push", "pushes", "pushed", "pushing", ("the {object}", "the {object} away")),
         VerbForms("pull", "pulls", "pulled", "pulling", ("the {object}", "the {object} back")),
+        VerbForms("kick", "kicks", "kicked", "kicking", ("the {object}", "at the {object}")),
         VerbForms("pick", "picks", "picked", "picking", ("up the {object}", "the {object} up")),
         VerbForms("drop", "drops", "dropped", "dropping", ("the {object}", "the {object} on the floor")),
+        VerbForms("throw", "throws", "threw", "throwing", ("the {object}", "the {object} on the floor")),
         VerbForms("spin", "spins", "spun", "spinning", ("around", "around on the spot")),
+        VerbForms("dance", "dances", "danced", "dancing", ("around", "around on the spot")),
+        VerbForms("bend", "bends", "bent", "bending", ("down", "forward")),
+        VerbForms("reach", "reaches", "reached", "reaching", ("up", "up with both hands")),
     )
 }
-"""The twelve actions by lemma; forms and complements never contain a second verb."""
+"""The actions by lemma; forms and complements never contain a second verb."""
 
 SUBJECTS = ("a person", "the person", "someone", "the {colour} figure", "a {colour} figure")
 FRAMES = ("{subject} {present}", "{subject} is {participle}", "{subject} {participle}", "{subject} {past}")

@@ -1,7 +1,8 @@
-"""What happens in a toy clip: the actor, the object and two or three planted events, drawn from a seed."""
+"""What happens in a toy clip: the actor, the object, a bystander and three to five planted events."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,25 +13,40 @@ DURATION = 12.0
 """Length of every clip in seconds."""
 GRID = 0.25
 """Starts and ends of events are multiples of this many seconds."""
-MIN_GAP = 0.5
+MIN_GAP = 0.25
 """Least idle time before, between and after events, in seconds."""
-MIN_LENGTH, MAX_LENGTH = 1.5, 5.0
+MIN_LENGTH, MAX_LENGTH = 1.25, 3.5
 """Shortest and longest event, in seconds."""
+MIN_EVENTS, MAX_EVENTS = 3, 5
+"""Fewest and most events of a clip."""
 
 OPPOSITE = {"open": "close", "sit": "stand", "push": "pull", "pick": "drop"}
 OPPOSITE |= {second: first for first, second in OPPOSITE.items()}
 
+LOOK_ALIKES: tuple[tuple[str, ...], ...] = (
+    ("open", "close", "knock"),
+    ("sit", "stand", "squat"),
+    ("walk", "run", "march"),
+    ("jump", "hop"),
+    ("wave", "clap", "point"),
+    ("push", "pull", "kick"),
+    ("pick", "drop", "throw"),
+    ("spin", "dance"),
+    ("bend", "reach"),
+)
+"""Verbs that are easily taken for each other: the same posture, another order, speed or limb."""
+
 ABILITIES: dict[str, tuple[str, ...]] = {
-    "box": ("open", "close", "push", "pull", "pick", "drop"),
-    "door": ("open", "close"),
-    "chair": ("push", "pull", "pick", "drop"),
-    "cart": ("push", "pull"),
-    "bag": ("pick", "drop"),
+    "box": ("open", "close", "knock", "push", "pull", "kick", "pick", "drop", "throw"),
+    "door": ("open", "close", "knock"),
+    "chair": ("push", "pull", "kick", "pick", "drop", "throw"),
+    "cart": ("push", "pull", "kick"),
+    "bag": ("pick", "drop", "throw"),
 }
 """Which actions need which object; every other verb goes with any object."""
 
-WEIGHT = {"sit": 0.4, "wave": 0.5}
-"""Verbs that are possible more often are drawn less often, so that all twelve are about as common."""
+SEATED = ("stand", "wave", "clap", "point")
+"""What can be done sitting."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,7 @@ CHANGES: dict[str, tuple[str, bool]] = {
     "pull": ("away", False),
     "pick": ("held", True),
     "drop": ("held", False),
+    "throw": ("held", False),
 }
 """The part of the state that a verb sets, and its value afterwards; before, it has the other value."""
 
@@ -69,6 +86,17 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Bystander:
+    """A second figure behind the object that does nothing nameable: it sways and shifts its hands."""
+
+    colour: str
+    x: float
+    """Where it stands, pixels."""
+    pace: tuple[float, float, float]
+    """Periods of its sway and of its hands, seconds."""
+
+
+@dataclass(frozen=True)
 class Scene:
     """Everything that determines a clip's pictures but its pixel noise."""
 
@@ -78,6 +106,7 @@ class Scene:
     background: tuple[int, int, int]
     first: State
     events: tuple[Event, ...]
+    bystander: Bystander
 
 
 def possible(verb: str, noun: str, state: State) -> bool:
@@ -88,16 +117,16 @@ def possible(verb: str, noun: str, state: State) -> bool:
             return False
     if verb not in ABILITIES[noun] and any(verb in verbs for verbs in ABILITIES.values()):
         return False
-    if state.sitting and verb not in ("stand", "wave"):
+    if state.sitting and verb not in SEATED:
         return False
-    if state.held and verb != "drop":
+    if state.held and verb not in ("drop", "throw"):
         return False
-    return not (verb == "walk" and state.away)
+    return not (verb in ("walk", "run") and state.away)
 
 
 def after(verb: str, state: State) -> State:
     """The state once ``verb`` is done."""
-    if verb == "walk":
+    if verb in ("walk", "run"):
         return replace(state, crossed=not state.crossed)
     if verb in CHANGES:
         name, value = CHANGES[verb]
@@ -106,25 +135,39 @@ def after(verb: str, state: State) -> State:
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene: every verb is equally likely to come first, and opposites often follow each other."""
-    first_verb = str(rng.choice(list(VERBS)))
-    nouns = [noun for noun in OBJECTS if possible_at_all(first_verb, noun)]
-    noun = str(rng.choice(nouns))
-    first = _first_state(first_verb, noun, rng)
-    verbs = _draw_verbs(first_verb, noun, first, int(rng.integers(2, 4)), rng)
+    """Draw a scene: every verb is about equally likely, and each clip holds verbs that look alike."""
+    count = int(rng.integers(MIN_EVENTS, MAX_EVENTS + 1))
+    verbs: list[str] = []
+    while len(verbs) < count or not holds_look_alikes(verbs):
+        first_verb = str(rng.choice(list(VERBS)))
+        noun = str(rng.choice([noun for noun in OBJECTS if possible_at_all(first_verb, noun)]))
+        first = _first_state(first_verb, noun, rng)
+        verbs = _draw_verbs(first_verb, noun, first, count, rng)
     state, events = first, []
     for verb, (start, end) in zip(verbs, _draw_windows(len(verbs), rng), strict=True):
         events.append(Event(verb, start, end, state))
         state = after(verb, state)
     red, green, blue = (int(value) for value in rng.integers(165, 226, size=3))
+    colour, other = (str(name) for name in rng.choice(COLOURS, size=2, replace=False))
     return Scene(
-        colour=str(rng.choice(COLOURS)),
+        colour=colour,
         noun=noun,
         mirrored=bool(rng.random() < 0.5),
         background=(red, green, blue),
         first=first,
         events=tuple(events),
+        bystander=_bystander(other, rng),
     )
+
+
+def _bystander(colour: str, rng: np.random.Generator) -> Bystander:
+    x, sway, first, second = (float(number) for number in rng.uniform([6, 1.5, 1.5, 1.5], [50, 5.0, 5.0, 5.0]))
+    return Bystander(colour, x, (sway, first, second))
+
+
+def holds_look_alikes(verbs: Sequence[str]) -> bool:
+    """Whether two of the verbs look alike."""
+    return any(len(set(group) & set(verbs)) > 1 for group in LOOK_ALIKES)
 
 
 def possible_at_all(verb: str, noun: str) -> bool:
@@ -140,7 +183,7 @@ def _first_state(verb: str, noun: str, rng: np.random.Generator) -> State:
     if verb in CHANGES:
         name, value = CHANGES[verb]
         state = replace(state, **{name: not value})
-    if verb == "walk":
+    if verb in ("walk", "run"):
         state = replace(state, away=False)
     return state
 
@@ -152,12 +195,8 @@ def _draw_verbs(verb: str, noun: str, state: State, count: int, rng: np.random.G
         options = [other for other in VERBS if other not in verbs and possible(other, noun, state)]
         if not options:
             break
-        opposite = OPPOSITE.get(verbs[-1])
-        if opposite in options and rng.random() < 0.5:
-            verb = opposite
-        else:
-            weights = np.array([WEIGHT.get(option, 1.0) for option in options])
-            verb = str(rng.choice(options, p=weights / weights.sum()))
+        alike = [other for other in options if any({other, verbs[-1]} <= set(group) for group in LOOK_ALIKES)]
+        verb = str(rng.choice(alike if alike and rng.random() < 0.5 else options))
         verbs.append(verb)
         state = after(verb, state)
     return verbs

@@ -50,6 +50,10 @@ class Pose:
     """The other hand likewise."""
     stride: float = 0.0
     """-1 to 1: legs apart, one or the other in front."""
+    kick: float = 0.0
+    """0 to 1: how far the front foot swings forward and up."""
+    lean: float = 0.0
+    """0 upright, 1 bent forward at the hip."""
     turn: float = 0.0
     """Turns about the vertical axis: 0 shows the front, 0.5 the back."""
     object_lift: float = 0.0
@@ -57,10 +61,17 @@ class Pose:
     """0 closed, 1 open."""
 
 
-def draw(pose: Pose, colour: str, noun: str, background: np.ndarray) -> np.ndarray:
-    """One frame, ``uint8 [56, 56, 3]``; ``background`` is ``uint8 [56, 56, 3]`` and stays as it is."""
+def draw(
+    pose: Pose, colour: str, noun: str, background: np.ndarray, behind: tuple[Pose, str] | None = None
+) -> np.ndarray:
+    """One frame, ``uint8 [56, 56, 3]``; ``background`` is ``uint8 [56, 56, 3]`` and stays as it is.
+
+    ``behind`` is the pose and colour of another figure that stands behind object and actor.
+    """
     canvas = Image.fromarray(background).resize((SIZE * SCALE, SIZE * SCALE), Image.Resampling.NEAREST)
     pen = _Pen(ImageDraw.Draw(canvas))
+    if behind is not None:
+        _draw_actor(pen, behind[0], ACTOR_COLOURS[behind[1]])
     _draw_object(pen, pose, noun)
     _draw_actor(pen, pose, ACTOR_COLOURS[colour])
     return np.asarray(canvas.reduce(SCALE))
@@ -94,20 +105,27 @@ def _draw_actor(pen: _Pen, pose: Pose, colour: Colour) -> None:
     knee_x, knee_y = x + forward * 8 * pose.crouch, ground - 7
     for side in (-1, 1):
         step = side * 5 * pose.stride
-        foot = (knee_x + step + side * 2, ground)
-        pen.line([(x + side * 2, hip), (knee_x + step * 0.6 + side * 2, knee_y), foot], LEGS, 3.5)
+        swing = pose.kick if side == forward else 0.0
+        foot = (knee_x + step + side * 2 + forward * 9 * swing, ground - 6 * swing)
+        knee = (knee_x + step * 0.6 + side * 2 + forward * 5 * swing, knee_y - 2 * swing)
+        pen.line([(x + side * 2, hip), knee, foot], LEGS, 3.5)
     angle = 2 * math.pi * pose.turn
     front = math.cos(angle) >= 0
     half = 2.0 + 3.5 * abs(math.cos(angle))
-    shoulder = hip - 12
+    shoulder = hip - 12 + 5 * pose.lean
+    bent = x + forward * 8 * pose.lean
     if pose.other_hand is not None:
-        _draw_arm(pen, x, shoulder, forward, pose.other_hand, colour)
-    pen.box(x - half, hip - 15, x + half, hip + 1, colour if front else BACK)
-    pen.circle(x, hip - 20, 5, SKIN if front else LEGS)
+        _draw_arm(pen, bent, shoulder, forward, pose.other_hand, colour)
+    if pose.lean > 0:
+        pen.line([(x, hip), (bent, hip - 14 + 5 * pose.lean)], colour, 2 * half)
+    else:
+        pen.box(x - half, hip - 15, x + half, hip + 1, colour if front else BACK)
+    head = (x + forward * 12 * pose.lean, hip - 20 + 9 * pose.lean)
+    pen.circle(*head, 5, SKIN if front else LEGS)
     if front:
-        eye = x + forward * 2.5 * math.cos(angle) + 4 * math.sin(angle)
-        pen.box(eye - 1, hip - 22, eye + 1, hip - 19.5, LEGS)
-    _draw_arm(pen, x, shoulder, forward, pose.hand if pose.hand is not None else (0.0, -11.0), colour)
+        eye = head[0] + forward * 2.5 * math.cos(angle) + 4 * math.sin(angle)
+        pen.box(eye - 1, head[1] - 2, eye + 1, head[1] + 0.5, LEGS)
+    _draw_arm(pen, bent, shoulder, forward, pose.hand if pose.hand is not None else (0.0, -11.0), colour)
 
 
 def _draw_arm(pen: _Pen, x: float, shoulder: float, forward: int, hand: Point, colour: Colour) -> None:

@@ -25,7 +25,7 @@ SPECIAL_TOKENS = (
 """Qwen's special tokens by name; here their ids are 0 to 7."""
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 """Ordinary tokens (kept by ``skip_special_tokens``) for what every completion must hold."""
-VOCABULARY = 704
+VOCABULARY = 900
 """Largest number of tokens before the tags."""
 
 CHAT_TEMPLATE = """\
@@ -101,5 +101,5 @@ def toy_texts() -> list[str]:
             for colour in COLOURS:
                 for text, masked in all_bodies(verb, noun, colour):
                     texts += [text, f" {masked}"]
-        texts += [verb] * 64
+        texts += [verb, f" {verb}"] * 64
     return texts

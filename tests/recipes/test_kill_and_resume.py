@@ -21,7 +21,16 @@ from invert_rl.toy.default import start_checkpoint
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ["--toy_train_clips", "6", "--toy_test_clips", "1", "--eval_samples", "1", "--learning_rate", "1e-3"]
 SETTINGS += ["--per_device_train_batch_size", "4", "--num_generations", "4", "--max_completion_length", "48"]
-SETTINGS += ["--lr_scheduler_type", "cosine", "--logging_steps", "1", "--report_to", "none"]
+SETTINGS += [
+    "--lr_scheduler_type",
+    "cosine",
+    "--lr_scheduler_kwargs",
+    "{}",
+    "--logging_steps",
+    "1",
+    "--report_to",
+    "none",
+]
 SETTINGS += ["--max_steps", "9", "--save_steps", "2", "--save_total_limit", "2"]
 """The shipped checkpoint, whose answers earn rewards: its weights move, and every restore counts
 (tests/invert_rl/test_resume_can_fail.py)."""

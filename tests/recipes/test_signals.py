@@ -19,7 +19,17 @@ from invert_rl.resume import why_incomplete
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ["--toy_train_clips", "6", "--toy_test_clips", "1", "--eval_samples", "1", "--learning_rate", "1e-3"]
-RUN += ["--num_generations", "4", "--max_completion_length", "48", "--lr_scheduler_type", "cosine", "--logging_steps"]
+RUN += [
+    "--num_generations",
+    "4",
+    "--max_completion_length",
+    "48",
+    "--lr_scheduler_type",
+    "cosine",
+    "--lr_scheduler_kwargs",
+    "{}",
+    "--logging_steps",
+]
 RUN += ["1", "--report_to", "none", "--max_steps", "6", "--save_steps", "50"]
 TORCHRUN = ["-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0"]
 LAUNCHERS: dict[str, list[str]] = {

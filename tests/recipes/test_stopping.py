@@ -20,7 +20,19 @@ from invert_rl.toy.default import start_checkpoint
 
 RUN = ["--toy_train_clips", "6", "--toy_test_clips", "1", "--per_device_train_batch_size", "4"]
 RUN += ["--num_generations", "4", "--max_completion_length", "48", "--learning_rate", "1e-3", "--lr_scheduler_type"]
-RUN += ["cosine", "--report_to", "none", "--logging_steps", "1", "--max_steps", "4", "--save_steps", "50"]
+RUN += [
+    "cosine",
+    "--lr_scheduler_kwargs",
+    "{}",
+    "--report_to",
+    "none",
+    "--logging_steps",
+    "1",
+    "--max_steps",
+    "4",
+    "--save_steps",
+    "50",
+]
 RUN += ["--eval_samples", "1", "--output_dir"]
 """The shipped checkpoint, whose answers earn rewards: its weights move."""
 

@@ -168,6 +168,23 @@ def test_a_supervised_run_has_its_curves_and_metrics_in_percent(tmp_path: Path) 
     assert "<figure" in text
 
 
+def test_controls_stand_beside_the_metrics_and_blind_ceilings_in_the_curves(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text('{"step": 1, "eval/mIoU": 50.0}\n{"step": 2, "eval/mIoU": 55.0}\n')
+    controls = {"blind": {"mIoU": 23.4}, "grey_after": {"mIoU": 21.2}}
+    summary = {"before": {"mIoU": 50.0, "VC": 70.0}, "after": {"mIoU": 55.0, "VC": 71.0}, "controls": controls}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    report(folder, tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert '<th scope="col">blind</th><th scope="col">grey after</th>' in text
+    assert "<td>23.4</td><td>21.2</td></tr>" in text and "<td>–</td><td>–</td></tr>" in text
+    assert "mIoU, blind from 23.4 to 23.4" in text
+    (folder / "summary.json").write_text(json.dumps({**summary, "controls": None}))
+    report(folder, tmp_path / "r.html")
+    assert "blind" not in (tmp_path / "r.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
