@@ -18,6 +18,6 @@ def test_the_notebook_runs(capsys, monkeypatch, tmp_path):
     scope: dict = {"__name__": "__main__"}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
-            exec(compile(cell["source"], cell["id"], "exec"), scope)
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), scope)
     out = capsys.readouterr().out
     assert "| annotated:" in out and "mIoU" in out and "## How to use it" in out
