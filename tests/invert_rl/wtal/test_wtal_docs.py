@@ -8,6 +8,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+from invert_rl.ablation.config import AblationConfig
 from invert_rl.evaluation import detection_command
 from invert_rl.wtal import describe_command
 from invert_rl.wtal.config import WtalArguments
@@ -17,7 +18,7 @@ TEXT = (ROOT / "docs" / "wtal.md").read_text(encoding="utf-8")
 
 
 def test_options_exist() -> None:
-    known = {field.name for field in fields(WtalArguments)} | {"config"}
+    known = {field.name for of in (WtalArguments, AblationConfig) for field in fields(of)} | {"config"}
     for command in (describe_command, detection_command):
         parser = argparse.ArgumentParser()
         command.add_arguments(parser)
