@@ -183,7 +183,23 @@ BOUNDS = {
     "seed": (0, 2**32 - 1),
     "data_seed": (0, 2**32 - 1),
     "dataloader_num_workers": (0, 1e6),
+    "num_train_epochs": (1e-9, 1e9),
+    "weight_decay": (0.0, 1e6),
+    "adam_beta1": (0.0, 0.9999999),
+    "adam_beta2": (0.0, 0.9999999),
+    "adam_epsilon": (0.0, 1.0),
+    "max_grad_norm": (0.0, 1e12),
+    "warmup_steps": (0.0, 1e12),
+    "logging_steps": (1e-9, 1e12),
+    "save_total_limit": (1, 1e9),
+    "eval_delay": (0.0, 1e12),
+    "torch_empty_cache_steps": (1, 1e12),
+    "ddp_bucket_cap_mb": (1, 1e6),
+    "ddp_timeout": (1, 1e9),
 }
+
+WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo")
+"""Parts of the names of optimizers that are made of a model, by its layers' names."""
 
 CHECKPOINTING = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug", "early_stop", "context_fn"}
 """What `torch.utils.checkpoint` takes."""
@@ -201,13 +217,15 @@ def check(args: TrainingArguments, options: Options) -> None:
         if item.name in options.no_effect and not _is_default(item, value):
             logger.warning("%s has no effect: %s", item.name, options.no_effect[item.name])
     within(args, BOUNDS)
+    if not isinstance(args.max_steps, int) or (args.max_steps < 1 and args.max_steps != -1):
+        raise ValueError(f"max_steps must be a positive whole number, or -1 for num_train_epochs: {args.max_steps!r}")
     for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
         unknown = set(getattr(args, name, None) or {}) - CHECKPOINTING
         if unknown:
             raise ValueError(
                 f"{name}: unknown {', '.join(sorted(unknown))}; it takes {', '.join(sorted(CHECKPOINTING))}"
             )
-    _check_strategies(args)
+    _check_strategies(args, options)
     if args.push_to_hub and not args.hub_model_id:
         raise ValueError("push_to_hub needs --hub_model_id USER/NAME, the repository that RUN/model goes to")
     for name in ("hub_model_id", "hub_private_repo", "hub_token"):
@@ -223,7 +241,7 @@ def check_after(args: TrainingArguments) -> None:
             raise ValueError(f"accelerator_config.{name} is not supported: every rank draws its own part of a round")
     weights = [torch.nn.Parameter(torch.zeros(8))]
     try:
-        if not any(kind in str(args.optim.value) for kind in ("galore", "apollo", "lomo")):  # these need the model
+        if not any(kind in str(args.optim.value) for kind in WHOLE_MODEL_OPTIMIZERS):
             optimizer, settings = Trainer.get_optimizer_cls_and_kwargs(args)
             optimizer(weights, **{"lr": args.learning_rate, **settings})
             bare = copy.copy(args)
@@ -232,19 +250,21 @@ def check_after(args: TrainingArguments) -> None:
                 raise ValueError("this optimizer does not look at optim_args")
     except (ImportError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"optim {args.optim.value} with optim_args {args.optim_args!r}: {error}") from error
+    schedule, kwargs = args.lr_scheduler_type.value, dict(args.lr_scheduler_kwargs or {})
+    if schedule.startswith("constant") and kwargs:
+        raise ValueError(f"lr_scheduler_kwargs {kwargs!r} have no effect with lr_scheduler_type {schedule}")
+    if schedule == "constant" and args.warmup_steps:
+        logger.warning("warmup_steps has no effect with lr_scheduler_type constant; constant_with_warmup heeds it")
     try:
         get_scheduler(
             args.lr_scheduler_type,
             torch.optim.SGD(weights, lr=args.learning_rate),
             num_warmup_steps=1,
             num_training_steps=10,
-            scheduler_specific_kwargs=dict(args.lr_scheduler_kwargs or {}),
+            scheduler_specific_kwargs=kwargs,
         )
     except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"lr_scheduler_type {args.lr_scheduler_type.value} with lr_scheduler_kwargs {args.lr_scheduler_kwargs!r}: "
-            f"{error}"
-        ) from error
+        raise ValueError(f"lr_scheduler_type {schedule} with lr_scheduler_kwargs {kwargs!r}: {error}") from error
     for name, callback in zip(args.report_to, get_reporting_integration_callbacks(args.report_to), strict=True):
         try:
             callback()
@@ -284,9 +304,9 @@ def within(args: Any, bounds: Mapping[str, tuple[float, float]]) -> None:
             raise ValueError(f"{name} must be a number from {lowest:g} to {highest:g}, found {value!r}")
 
 
-def _check_strategies(args: TrainingArguments) -> None:
+def _check_strategies(args: TrainingArguments, options: Options) -> None:
     if str(getattr(args.save_strategy, "value", args.save_strategy)) == "best":
-        raise ValueError(f"save_strategy best is not supported: {_BEST}")
+        raise ValueError(f"save_strategy best is not supported: {options.refused['load_best_model_at_end']}")
     if str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)) in ("reduce_lr_on_plateau", "greedy"):
         raise ValueError(
             f"lr_scheduler_type {args.lr_scheduler_type} is not supported: a resumed run could not repeat what it did"

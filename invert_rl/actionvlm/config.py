@@ -11,6 +11,7 @@ from invert_rl.actionvlm.model import STREAMS
 from invert_rl.actionvlm.prompt import ANSWER_STYLES, POSITIONS
 from invert_rl.tal.feature_arguments import FeatureArguments
 from invert_rl.tal.features import LAYOUTS as FEATURE_LAYOUTS
+from invert_rl.tal.options import ACTIONVLM
 
 DEFAULT_OUTPUT = "runs/train_actionvlm"
 RANGE_SETS = ("actionformer", "epic")
@@ -144,6 +145,8 @@ class ActionVLMArguments(FeatureArguments):
     ambiguous_clips: str | None = field(
         default=None, metadata={"help": "JSON of clips for mConf, mLen and acc@mLen (table 5)."}
     )
+
+    OPTIONS = ACTIONVLM
 
     def __post_init__(self) -> None:
         super().__post_init__()

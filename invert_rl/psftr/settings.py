@@ -13,6 +13,7 @@ from invert_rl.psftr.data import GT_FILTERS
 from invert_rl.psftr.text import DEFAULT_PROMPT, PROMPTS
 from invert_rl.tal.feature_arguments import FeatureArguments
 from invert_rl.tal.features import LAYOUTS
+from invert_rl.tal.options import PSFTR
 
 
 @dataclass
@@ -93,6 +94,7 @@ class PSFTRArguments(FeatureArguments):
         default="constant", metadata={"help": "GAP's drop at epoch 40 is never reached, hence constant."}
     )
 
+    OPTIONS = PSFTR
     planted = False
     """Whether data is generated."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,9 @@ from transformers import (
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.fingerprint import ResumeFields
+from invert_rl.options import WHOLE_MODEL_OPTIMIZERS, check, check_after
 from invert_rl.runs import RunLog
+from invert_rl.tal.options import SUPERVISED
 
 Draw = Callable[[int, int], Mapping[str, Any]]
 """Gives the batch of an optimizer step and of one of its parts, from the seed and these two numbers alone."""
@@ -40,10 +43,24 @@ class SupervisedArguments(ResumeFields, TrainingArguments):
     save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints that are kept."})
     report_to: None | str | list[str] = field(default="none", metadata={"help": "Where the log goes beside log.jsonl."})
     bf16: bool | None = field(default=False, metadata={"help": "bfloat16 autocast."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false: a batch is drawn whole."})
+
+    OPTIONS = SUPERVISED
+    """What becomes of the fields of `transformers.TrainingArguments`."""
 
     def __post_init__(self) -> None:
-        self.remove_unused_columns = False
+        check(self, self.OPTIONS)
+        self._check_launch()
         super().__post_init__()
+        check_after(self)
+
+    def _check_launch(self) -> None:
+        """Raise `ValueError` for what can be known without a model and `check` does not look at."""
+        if any(kind in str(getattr(self.optim, "value", self.optim)) for kind in WHOLE_MODEL_OPTIMIZERS):
+            raise ValueError(f"optim {self.optim} is not supported: {self.OPTIONS.refused['optim_target_modules']}")
+        for option in ("fsdp", "deepspeed"):
+            if option in self.OPTIONS.refused and os.environ.get(f"ACCELERATE_USE_{option.upper()}") == "true":
+                raise ValueError(f"launched with {option}: {self.OPTIONS.refused[option]}")
 
 
 class StepBatches(Dataset):

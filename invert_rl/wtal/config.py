@@ -8,6 +8,7 @@ from data_prep.errors import DataError
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
 from invert_rl.tal.feature_arguments import FeatureArguments
 from invert_rl.tal.features import LAYOUTS
+from invert_rl.tal.options import WTAL
 from invert_rl.wtal.delu import DeluConfig, DeluWeights
 from invert_rl.wtal.losses import UNCERTAINTY_MODES
 from invert_rl.wtal.model import SemanticWeights
@@ -133,8 +134,12 @@ class WtalArguments(FeatureArguments):
         default=True, metadata={"help": "Generated data: train once more with labels shuffled among the videos."}
     )
 
+    OPTIONS = WTAL
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.max_steps < 1:
+            raise DataError(f"max_steps must be a positive whole number, found {self.max_steps}")
         if self.gradient_accumulation_steps != 1:
             raise DataError(
                 "gradient_accumulation_steps must be 1: an iteration has updates that build on each other; raise "
