@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Row:
     split: str = ""
     meta: dict[str, Any] = field(default_factory=dict, hash=False)
     clip: Window | None = None
+    place: str = field(default="", compare=False, repr=False)
+    """Where the row was read, ``file:line``, for messages; not written."""
 
     @property
     def shown(self) -> Window:
@@ -100,7 +102,7 @@ def parse_row(record: Any, where: str, unlabelled: bool = False) -> Row:
     for name in ("id", "video", "query"):
         if not isinstance(record[name], str) or not record[name].strip():
             raise DataError(f"{where}: field {name!r} must be a non-empty string, found {_shown(record[name])}")
-    where = f"{where} (id {record['id']!r})"
+    place, where = where, f"{where} (id {record['id']!r})"
     for name in ("id", "query", "dataset", "split"):
         if not isinstance(record.get(name) or "", str):
             raise DataError(f"{where}: field {name!r} must be a string, found {_shown(record[name])}")
@@ -140,6 +142,7 @@ def parse_row(record: Any, where: str, unlabelled: bool = False) -> Row:
         split=record.get("split") or "",
         meta=meta,
         clip=clip,
+        place=place,
     )
 
 
@@ -204,7 +207,7 @@ def _shown(value: Any) -> str:
     return ascii(value)[:80]
 
 
-FIELDS = tuple(one.name for one in fields(Row))
+FIELDS = tuple(one.name for one in fields(Row) if one.name != "place")
 
 
 def as_record(row: Row) -> dict[str, Any]:
@@ -282,7 +285,7 @@ def write_parquet(rows: Iterable[Row], path: str | os.PathLike[str]) -> int:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        table = pyarrow.Table.from_pylist([asdict(row) for row in rows])
+        table = pyarrow.Table.from_pylist([{"clip": None, **as_record(row)} for row in rows])
     except (pyarrow.ArrowException, OverflowError) as error:
         raise DataError(f"{path}: the rows' meta does not fit into columns ({error}); write JSON lines") from error
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

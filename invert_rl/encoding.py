@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, ProcessorMixin
 
+from data_prep.rows import Row
 from invert_rl.video.clip import Clip
+from invert_rl.video.errors import PromptTooLong
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,45 @@ def video_inputs(prompts: Sequence[EncodedPrompt]) -> dict[str, torch.Tensor]:
     return {name: torch.cat([getattr(prompt, name) for prompt in prompts]) for name in names}
 
 
-def longest_prompt(config: PretrainedConfig, answer_tokens: int) -> int | None:
-    """Tokens, video included, that a model has positions for before an answer of ``answer_tokens``.
+@dataclass(frozen=True)
+class PromptLimit:
+    """How many tokens a prompt may have, its video included."""
 
-    None for a model that states no number of positions. Raises `ValueError` where the answer leaves no room.
+    tokens: int | None
+    """None: any number."""
+    reason: str
+    """What sets the limit, for messages."""
+
+    def check(self, tokens: int, row: Row, task: str) -> None:
+        """Raise `PromptTooLong`, which names the row and where it was read, where ``tokens`` do not fit."""
+        if self.tokens is None or tokens <= self.tokens:
+            return
+        where = "".join(f", {part}" for part in (task, row.place) if part)
+        raise PromptTooLong(
+            f"{row.video} (row {row.id}{where})",
+            f"the prompt has {tokens} tokens, more than {self.reason}; lower fps, max_frames or total_pixels, or leave "
+            "the row out",
+        )
+
+
+def prompt_limit(
+    config: PretrainedConfig, answer_tokens: int, most: int | None = None, engine: int | None = None
+) -> PromptLimit:
+    """The limit of a model that answers with up to ``answer_tokens``; ``most`` is the user's ``max_prompt_length``.
+
+    ``engine`` is the number of places that vLLM has room for, where that is less than the model's. A model that states
+    no number of positions sets no limit. Raises `ValueError` where the answer leaves no room.
     """
-    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if most is not None and (engine is None or most <= engine - answer_tokens):
+        return PromptLimit(most, f"max_prompt_length {most}")
+    known = (getattr(config.get_text_config(), "max_position_embeddings", None), engine)
+    positions = min((places for places in known if places is not None), default=None)
     if positions is None:
-        return None
+        return PromptLimit(None, "")
     if answer_tokens >= positions:
         raise ValueError(
             f"answers of {answer_tokens} tokens leave no room for a prompt: the model has {positions} places"
         )
-    return int(positions) - answer_tokens
+    room = int(positions) - answer_tokens
+    answer = f" less the {answer_tokens} of an answer" if answer_tokens else ", the answer included"
+    return PromptLimit(room, f"{room}, the model's {positions} places{answer}")

@@ -192,7 +192,7 @@ def evaluation_result(
     result.setdefault("n", len(rows))
     del result["unparsable"], result["missing_video"]  # here as counts
     counts = counts_of(predictions, rows, tasks)
-    for name in ("unparsable", "missing", "missing_video", "swapped", "outside"):
+    for name in ("unparsable", "missing", "missing_video", "too_long", "swapped", "outside"):
         result[f"n_{name}"] = sum(of_task[name] for of_task in counts.values())
     result["counts"] = counts
     grounded = any(tasks[name].forward for name in counts)

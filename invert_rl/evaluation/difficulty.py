@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.progress import progress
 from data_prep.rows import Row, split_windows
-from invert_rl.encoding import PromptEncoder
+from invert_rl.encoding import PromptEncoder, prompt_limit
 from invert_rl.evaluation.jobs import Job, batches_of, encode_jobs, key_of
 from invert_rl.evaluation.parts import cut_last_line, part_of, parts_of
 from invert_rl.grpo.rollout import generate_completions
@@ -32,7 +32,7 @@ from invert_rl.tasks.rewards import RewardWeights, content_scores
 from invert_rl.video.prefetch import Prefetcher
 
 Sample = Callable[[Sequence[Job], Sequence[Job]], list[list[float]]]
-"""Rewards of the sampled answers to each of the first jobs, an empty list where the video cannot be used.
+"""Rewards of the sampled answers to each of the first jobs, an empty list where video or prompt cannot be used.
 
 The second are those of the next batch, whose videos can be decoded meanwhile.
 """
@@ -62,6 +62,7 @@ class Rater:
         self.model = model.eval()
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor, chat_template_kwargs)
+        self.limit = prompt_limit(model.config, max_new_tokens)
         self.clips = clips
         self.weights = weights
         self.options = dict(options or {})
@@ -73,16 +74,16 @@ class Rater:
 
     def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[list[float]]:
         """``generations`` rewards in [0, 1] for each job, in their order."""
-        places, prompts = encode_jobs(self.encoder, self.clips, jobs, upcoming)
+        asked = encode_jobs(self.encoder, self.clips, self.limit, jobs, upcoming)
         rewards: list[list[float]] = [[] for _ in jobs]
-        if not prompts:
+        if not asked.prompts:
             return rewards
         count = self.generations
-        index = [number for number in range(len(prompts)) for _ in range(count)]
-        numbers = np.stack([self._numbers(*jobs[place], answer) for place in places for answer in range(count)])
+        index = [number for number in range(len(asked.prompts)) for _ in range(count)]
+        numbers = np.stack([self._numbers(*jobs[place], answer) for place in asked.places for answer in range(count)])
         ids = generate_completions(
             self.model,
-            prompts,
+            asked.prompts,
             index,
             self.config,
             self.config.pad_token_id,
@@ -90,7 +91,7 @@ class Rater:
             torch.from_numpy(numbers),
         )
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        for number, place in enumerate(places):
+        for number, place in enumerate(asked.places):
             rewards[place] = self._score(*jobs[place], texts[number * count : (number + 1) * count])
         return rewards
 

@@ -18,10 +18,10 @@ from trl.models.utils import unwrap_model_for_generation
 
 from data_prep.progress import progress
 from data_prep.rows import Row
-from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, prompt_limit
 from invert_rl.evaluation.jobs import batches_of, encode_jobs, jobs_of, key_of
 from invert_rl.evaluation.predict import Complete
-from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_answer
+from invert_rl.evaluation.predictions import Prediction, read_answer, unanswered
 from invert_rl.evaluation.scoring import score_answers
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.rollout import generate_completions
@@ -37,12 +37,14 @@ def answer_rows(
 ) -> list[Prediction]:
     """The answers of a trainer's model to all tasks of ``preset``, scored with ``options``; the same on all ranks.
 
-    A row whose video cannot be used gets status ``missing_video``. Prompts go in batches of ``eval_batch_size`` on
-    each rank, halved where a GPU has no memory for them.
+    A row whose video cannot be used gets status ``missing_video``, one whose prompt does not fit ``too_long``. Prompts
+    go in batches of ``eval_batch_size`` on each rank, halved where a GPU has no memory for them.
     """
     state = trainer.accelerator
     jobs = jobs_of(list(preset.tasks.values()), rows)
     encoder = PromptEncoder(trainer.processing_class, preset.chat_template_kwargs)
+    engine = getattr(trainer.args, "vllm_max_model_length", None)
+    limit = prompt_limit(trainer.model.config, trainer.args.max_completion_length, engine=engine)
     tokenizer = trainer.processing_class.tokenizer
     batches = batches_of(jobs, trainer.args.eval_batch_size * state.num_processes)
     mine = [batch[state.process_index :: state.num_processes] for batch in batches]
@@ -51,10 +53,10 @@ def answer_rows(
     shown = progress(mine, what, total=len(mine)) if state.is_main_process else mine
     with clips, greedy_engine(trainer) as complete:
         for number, batch in enumerate(shown, start=1):
-            answers = [Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in batch]
             upcoming = mine[number] if number < len(mine) else []
-            places, prompts = encode_jobs(encoder, clips, batch, upcoming)
-            for place, ids in zip(places, complete(prompts), strict=True):
+            asked = encode_jobs(encoder, clips, limit, batch, upcoming)
+            answers = unanswered(batch, asked.too_long)
+            for place, ids in zip(asked.places, complete(asked.prompts), strict=True):
                 read_answer(answers[place], tokenizer.decode(ids, skip_special_tokens=True), *batch[place])
             score_answers(answers, [row for _, row in batch], preset.tasks, options)
             predictions += answers

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.files import read_jsonl
 from data_prep.rows import Row
-from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, prompt_limit
 from invert_rl.evaluation.jobs import encode_jobs
 from invert_rl.evaluation.predict import complete_with, evaluation_mode
-from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_answer
+from invert_rl.evaluation.predictions import Prediction, read_answer, unanswered
 from invert_rl.evaluation.scoring import metrics_of
 from invert_rl.runs import write_records
 from invert_rl.tasks import Preset, Task
@@ -90,19 +90,20 @@ def answer_grey_frames(
     """
     grey = BlankFrameStore(store.root, store.settings, store.memory_bytes / 1e6, store.directory, store.timeout)
     encoder, tokenizer = PromptEncoder(processor, chat_template_kwargs), processor.tokenizer
+    limit = prompt_limit(model.config, 2 * max_new_tokens)  # a thought is given, and as much again may follow
     complete = complete_with(model, processor, max_new_tokens)
     predictions = []
     with evaluation_mode(model), Prefetcher(grey, 0) as clips:
         for first in range(0, len(rows), batch_size):
             jobs = [(task, row) for row in rows[first : first + batch_size]]
-            asked = [Prediction(row.id, task.name, status=MISSING_VIDEO) for _, row in jobs]
-            places, prompts = encode_jobs(encoder, clips, jobs)
-            thoughts = [_given(seen.get(jobs[place][1].id, "")) for place in places]
+            encoded = encode_jobs(encoder, clips, limit, jobs)
+            prompts, asked = encoded.prompts, unanswered(jobs, encoded.too_long)
+            thoughts = [_given(seen.get(jobs[place][1].id, "")) for place in encoded.places]
             prefixes = [tokenizer(thought, add_special_tokens=False)["input_ids"] for thought in thoughts]
             if prompts:
                 ids = complete([_after(prompt, prefix) for prompt, prefix in zip(prompts, prefixes, strict=True)])
                 texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
-                for place, thought, text in zip(places, thoughts, texts, strict=True):
+                for place, thought, text in zip(encoded.places, thoughts, texts, strict=True):
                     read_answer(asked[place], thought + text, *jobs[place])
             predictions += asked
     return predictions

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_prep.rows import Row
-from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, PromptLimit
 from invert_rl.tasks import Task, messages, video_of
-from invert_rl.video.errors import VideoError
+from invert_rl.video.errors import PromptTooLong, VideoError
 from invert_rl.video.prefetch import Prefetcher
 
 logger = logging.getLogger(__name__)
@@ -45,20 +45,38 @@ def batches_of(jobs: Sequence[Job], size: int) -> list[list[Job]]:
     return batches
 
 
+@dataclass
+class EncodedJobs:
+    """What became of some jobs, each known by its place among them; those in neither list have no usable video."""
+
+    places: list[int] = field(default_factory=list)
+    """Of the jobs that can be asked."""
+    prompts: list[EncodedPrompt] = field(default_factory=list)
+    """Theirs, in the same order."""
+    too_long: list[int] = field(default_factory=list)
+    """Of the jobs whose prompt does not fit."""
+
+
 def encode_jobs(
-    encoder: PromptEncoder, clips: Prefetcher, jobs: Sequence[Job], upcoming: Sequence[Job] = ()
-) -> tuple[list[int], list[EncodedPrompt]]:
-    """The prompts of the jobs whose videos can be used, and the jobs' places; the others are told in a warning.
+    encoder: PromptEncoder, clips: Prefetcher, limit: PromptLimit, jobs: Sequence[Job], upcoming: Sequence[Job] = ()
+) -> EncodedJobs:
+    """The prompts of the jobs that can be asked; the others are told in a warning, with where their row was read.
 
     ``upcoming`` are the next jobs, whose videos are decoded meanwhile.
     """
     clips.want(task.video(row) for task, row in [*jobs, *upcoming])
-    places, prompts = [], []
+    found = EncodedJobs()
     for place, (task, row) in enumerate(jobs):
         chat = messages(task, row)
         try:
-            prompts.append(encoder(chat, clips.clip(video_of(chat))))
-            places.append(place)
+            prompt = encoder(chat, clips.clip(video_of(chat)))
+            limit.check(len(prompt.input_ids), row, task.name)
+        except PromptTooLong as error:
+            logger.warning("left out: %s", error)
+            found.too_long.append(place)
         except VideoError as error:
-            logger.warning("row %s: %s", row.id, error)
-    return places, prompts
+            logger.warning("row %s%s: %s", row.id, f" ({row.place})" if row.place else "", error)
+        else:
+            found.prompts.append(prompt)
+            found.places.append(place)
+    return found

@@ -18,6 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
+from invert_rl.encoding import prompt_limit
 from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.named_protocols import named_protocol
@@ -61,7 +62,8 @@ def predict_with_model(
         processor = load_processor(args.model, args.revision)
         settings = _frame_settings(args, processor.video_processor.patch_size)
         config = load_config(args.model, args.revision)
-        complete, dtype = (_with_vllm if backend == "vllm" else _with_transformers)(args, processor, state)
+        complete, dtype, places = (_with_vllm if backend == "vllm" else _with_transformers)(args, processor, state)
+        limit = prompt_limit(config, args.max_new_tokens, engine=places)
     except (CheckpointError, OSError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -74,7 +76,7 @@ def predict_with_model(
     }
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
     clips = Prefetcher(FrameStore(args.videos, settings, directory=args.store), workers)
-    answerer = Answerer(processor, clips, complete, preset.chat_template_kwargs)
+    answerer = Answerer(processor, clips, complete, limit, preset.chat_template_kwargs)
 
     def answer(batch: Sequence[Job], upcoming: Sequence[Job]) -> list[Prediction]:
         predictions = answerer(batch, upcoming)
@@ -121,15 +123,17 @@ def choose_backend(wanted: str, state: PartialState) -> str:
 
 def _with_transformers(
     args: argparse.Namespace, processor: ProcessorMixin, state: PartialState
-) -> tuple[Complete, str]:
-    """How prompts are completed, and the precision."""
+) -> tuple[Complete, str, int | None]:
+    """How prompts are completed, the precision, and the engine's places where they may be fewer than the model's."""
     model = load_model(args.model, args.revision, trained_positions=not args.transformers_positions, dtype=args.dtype)
     model = model.to(state.device).eval()
-    return complete_with(model, processor, args.max_new_tokens), str(model.dtype).removeprefix("torch.")
+    return complete_with(model, processor, args.max_new_tokens), str(model.dtype).removeprefix("torch."), None
 
 
-def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: PartialState) -> tuple[Complete, str]:
-    """How prompts are completed, and the precision."""
+def _with_vllm(
+    args: argparse.Namespace, processor: ProcessorMixin, state: PartialState
+) -> tuple[Complete, str, int | None]:
+    """How prompts are completed, the precision, and the engine's places where they may be fewer than the model's."""
     from invert_rl.evaluation.vllm_backend import complete_with_vllm
     from invert_rl.grpo.vllm_limits import engine_limits
 
@@ -140,7 +144,7 @@ def _with_vllm(args: argparse.Namespace, processor: ProcessorMixin, state: Parti
             f"--model {args.model} is an adapter, which vLLM does not read here: merge it with `invert-rl merge "
             f"{args.model} --output DIR`, or use --backend transformers"
         )
-    settings = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+    settings = _frame_settings(args, processor.video_processor.patch_size)
     positions = getattr(load_config(args.model, args.revision).get_text_config(), "max_position_embeddings", None)
     limits = engine_limits(settings, args.max_new_tokens, positions=positions)
     return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype, limits=limits)

@@ -9,9 +9,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.rows import Row
-from invert_rl.encoding import EncodedPrompt, PromptEncoder
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, PromptLimit, prompt_limit
 from invert_rl.evaluation.jobs import Job, encode_jobs
-from invert_rl.evaluation.predictions import MISSING_VIDEO, Prediction, read_answer
+from invert_rl.evaluation.predictions import Prediction, read_answer, unanswered
 from invert_rl.evaluation.scoring import metrics_of, score_answers
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.rollout import generate_completions
@@ -34,23 +34,26 @@ class Answerer:
         processor: ProcessorMixin,
         clips: Prefetcher,
         complete: Complete,
+        limit: PromptLimit,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self.clips = clips
         self.complete = complete
+        self.limit = limit
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor, chat_template_kwargs)
 
     def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[Prediction]:
-        """One prediction per job, in their order; a row whose video cannot be used gets status ``missing_video``.
+        """One prediction per job, in their order.
 
+        A row whose video cannot be used gets status ``missing_video``, one whose prompt does not fit ``too_long``.
         ``upcoming`` are the next jobs, whose videos are decoded while these are answered.
         """
-        predictions = [Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in jobs]
-        places, prompts = encode_jobs(self.encoder, self.clips, jobs, upcoming)
-        if prompts:
-            texts = self.tokenizer.batch_decode(self.complete(prompts), skip_special_tokens=True)
-            for place, text in zip(places, texts, strict=True):
+        asked = encode_jobs(self.encoder, self.clips, self.limit, jobs, upcoming)
+        predictions = unanswered(jobs, asked.too_long)
+        if asked.prompts:
+            texts = self.tokenizer.batch_decode(self.complete(asked.prompts), skip_special_tokens=True)
+            for place, text in zip(asked.places, texts, strict=True):
                 read_answer(predictions[place], text, *jobs[place])
         return predictions
 
@@ -82,8 +85,8 @@ def predict(
 ) -> list[Prediction]:
     """Answer ``task`` for every row by greedy decoding and score the answers by its rewards with ``options``.
 
-    A row whose video cannot be used gets status ``missing_video``; it stays in the list. ``decode_workers`` processes
-    decode the next batch while one is answered.
+    A row whose video cannot be used gets status ``missing_video``, one whose prompt does not fit ``too_long``; they
+    stay in the list. ``decode_workers`` processes decode the next batch while one is answered.
     """
     predictions: list[Prediction] = []
     bar = tqdm(
@@ -93,7 +96,9 @@ def predict(
         disable=None if progress is None else not progress,
     )
     with evaluation_mode(model), bar, Prefetcher(store, decode_workers) as clips:
-        answer = Answerer(processor, clips, complete_with(model, processor, max_new_tokens), chat_template_kwargs)
+        limit = prompt_limit(model.config, max_new_tokens)
+        complete = complete_with(model, processor, max_new_tokens)
+        answer = Answerer(processor, clips, complete, limit, chat_template_kwargs)
         for first in range(0, len(rows), batch_size):
             batch, upcoming = rows[first : first + batch_size], rows[first + batch_size : first + 2 * batch_size]
             predictions += answer([(task, row) for row in batch], [(task, row) for row in upcoming])

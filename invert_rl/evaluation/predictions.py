@@ -14,6 +14,7 @@ from data_prep.errors import DataError
 from data_prep.files import atomic_write, iter_records, read_text
 from data_prep.rows import Row, Window, is_seconds, split_windows
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
+from invert_rl.video.errors import TOO_LONG
 
 OK, UNPARSABLE, MISSING_VIDEO = "ok", "unparsable", "missing_video"
 
@@ -37,7 +38,7 @@ class Prediction:
     """Predicted windows in seconds, best first; empty for verb tasks and where none could be read."""
     text: str = ""
     status: str = OK
-    """ok, unparsable, or missing_video."""
+    """ok, unparsable, missing_video, or too_long: a prompt with more tokens than the model takes."""
     score: float = 0.0
     """IoU is left to the metrics; for verb tasks the reward, 0 or 1."""
     window_scores: list[float] = field(default_factory=list)
@@ -52,6 +53,14 @@ class Prediction:
             if not record[name]:
                 del record[name]
         return record
+
+
+def unanswered(jobs: Sequence[tuple[Task, Row]], too_long: Sequence[int] = ()) -> list[Prediction]:
+    """Empty predictions of rows whose video cannot be used; of those at the places ``too_long`` the prompt is."""
+    predictions = [Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in jobs]
+    for place in too_long:
+        predictions[place].status = TOO_LONG
+    return predictions
 
 
 def read_answer(prediction: Prediction, text: str, task: Task, row: Row) -> None:

@@ -11,6 +11,7 @@ from invert_rl.evaluation.predictions import MISSING_VIDEO, OK, UNPARSABLE, Pred
 from invert_rl.evaluation.qvhighlights import highlight_brief, highlight_metrics, moment_metrics
 from invert_rl.tasks import TASKS, Task
 from invert_rl.tasks.rewards import content_scores
+from invert_rl.video.errors import TOO_LONG
 
 TOLERANCE = 0.01
 """Seconds by which a predicted window may leave the video before it counts as outside: two decimals were asked for."""
@@ -71,15 +72,16 @@ def counts_of(
 ) -> dict[str, dict[str, int]]:
     """For each task that has predictions: how many rows it has and what became of them.
 
-    ``missing``: no prediction; ``missing_video``; ``unparsable``: no span where one is asked for, or no text;
-    ``swapped``: the first window ends before it starts; ``empty``: it has no length; ``outside``: it leaves the video
-    by more than `TOLERANCE`. A status of another program is counted under its own name.
+    ``missing``: no prediction; ``missing_video``; ``too_long``: a prompt that does not fit; ``unparsable``: no span
+    where one is asked for, or no text; ``swapped``: the first window ends before it starts; ``empty``: it has no
+    length; ``outside``: it leaves the video by more than `TOLERANCE`. A status of another program is counted under its
+    own name.
     """
     answers = {(prediction.task, prediction.id): prediction for prediction in predictions}
     counts: dict[str, dict[str, int]] = {}
     for name in dict.fromkeys(prediction.task for prediction in predictions):
         used = tasks[name].rows(rows)
-        states = ("missing", MISSING_VIDEO, UNPARSABLE, "swapped", "empty", "outside")
+        states = ("missing", MISSING_VIDEO, TOO_LONG, UNPARSABLE, "swapped", "empty", "outside")
         found = {"rows": len(used), OK: 0, **dict.fromkeys(states, 0)}
         for row in used:
             for state in _states(answers.get((name, row.id)), row, tasks[name]):

@@ -26,8 +26,10 @@ def complete_with_vllm(
     dtype: str,
     banned: Sequence[int] | None = None,
     limits: Mapping[str, Any] = FITTING,
-) -> tuple[Complete, str]:
-    """How an engine for the checkpoint completes prompts, token ids up to and including the end token; its precision.
+) -> tuple[Complete, str, int]:
+    """How an engine for the checkpoint completes prompts, token ids up to and including the end token.
+
+    With its precision, and the most tokens that it takes for a prompt and its answer.
 
     ``banned`` are ids that no completion may hold, by default the processor's vision tokens. ``limits`` are
     `invert_rl.grpo.vllm_limits.engine_limits` of the videos that will be asked about. Completing raises `DataError` if
@@ -51,4 +53,5 @@ def complete_with_vllm(
                 )
         return [list(output.outputs[0].token_ids) for output in outputs]
 
-    return complete, str(engine.llm_engine.model_config.dtype).removeprefix("torch.")
+    config = engine.llm_engine.model_config
+    return complete, str(config.dtype).removeprefix("torch."), int(config.max_model_len)

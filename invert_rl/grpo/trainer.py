@@ -28,7 +28,7 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
-from invert_rl.encoding import EncodedPrompt, PromptEncoder, longest_prompt
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, prompt_limit
 from invert_rl.evaluation.validation import Validating
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.completion_log import readable_prompt
@@ -44,8 +44,8 @@ from invert_rl.grpo.vllm_rollout import (
     SamplingAlarm,
     check_vllm_settings,
     connect_all_ranks,
+    engine_length,
     generate_with_vllm,
-    longest_engine_prompt,
     push_weights,
     video_engine,
 )
@@ -154,8 +154,9 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
         self.schedule = args.schedule()
         self.encoder = PromptEncoder(processing_class, self.preset.chat_template_kwargs)
         answer_tokens = args.max_completion_length or 0
-        longest = args.max_prompt_length or longest_prompt(self.model.config, answer_tokens)
-        self.longest_prompt = longest_engine_prompt(args, model, longest)
+        self.prompt_limit = prompt_limit(
+            self.model.config, answer_tokens, args.max_prompt_length, engine_length(args, model)
+        )
         self.store = store
         self.clips = Prefetcher(store, args.dataloader_num_workers)
         self.lookahead = Lookahead(
@@ -239,14 +240,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, ScoringTrainer):
             clip = self.clips.clip(video_of(chat))
         with self._part("encode"):
             prompt = self.encoder(chat, clip)
-        limit = self.longest_prompt
-        if limit is not None and len(prompt.input_ids) > limit:
-            raise VideoError(
-                f"{row.video} (row {row.id}, {task})",
-                f"the prompt has {len(prompt.input_ids)} tokens, more than {limit} (max_prompt_length, the "
-                "model's positions, or vllm_max_model_length, less max_completion_length); raise what is smallest or "
-                "lower max_frames, fps or total_pixels",
-            )
+        self.prompt_limit.check(len(prompt.input_ids), row, task)
         return prompt
 
     # -- rollouts -------------------------------------------------------------------------------------------------

@@ -102,15 +102,14 @@ def limits_of(args: InvertGRPOConfig, model: PreTrainedModel) -> dict[str, Any]:
     return limits
 
 
-def longest_engine_prompt(args: InvertGRPOConfig, model: PreTrainedModel, longest: int | None) -> int | None:
-    """Tokens of the longest prompt that the engine of this process takes, if that is less than ``longest``.
+def engine_length(args: InvertGRPOConfig, model: PreTrainedModel) -> int | None:
+    """Most tokens of a prompt and its answer in the engine of this process; None without one.
 
     A server's limit is its own; it refuses a longer prompt by itself.
     """
     if not args.use_vllm or args.vllm_mode == "server":
-        return longest
-    room = limits_of(args, model)["max_model_len"] - (args.max_completion_length or 0)
-    return room if longest is None else min(longest, room)
+        return None
+    return limits_of(args, model)["max_model_len"]
 
 
 def engine_dtype(args: InvertGRPOConfig, model: PreTrainedModel) -> torch.dtype:

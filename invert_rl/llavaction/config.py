@@ -87,7 +87,10 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
         default=None, metadata={"help": "Learning rate of the vision encoder; default: that of the rest."}
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Most tokens of prompt and answer; longer rows are replaced, never cut."}
+        default=None,
+        metadata={
+            "help": "Most tokens of prompt and answer; longer rows are replaced, never cut. Default: the model's own."
+        },
     )
     trained_positions: bool = field(
         default=True,

@@ -43,7 +43,7 @@ class ClipEncoder:
         processor: of the checkpoint, with the action token in its tokenizer.
         config: the model's configuration.
         action_token: put the token in; False gives the plain prompt.
-        max_length: most tokens of prompt and answer; a longer one is refused, never cut.
+        max_length: most tokens of prompt and answer; a longer one is refused, never cut. Default: the model's places.
     """
 
     def __init__(
@@ -51,7 +51,8 @@ class ClipEncoder:
     ) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.max_length = max_length
+        places = getattr(config.get_text_config(), "max_position_embeddings", None)
+        self.max_length = places if max_length is None else max_length
         self.placeholders, self.closing = visual_ids(processor, config)
         self.video_token_id = config.video_token_id
         self.token_id = self.tokenizer.convert_tokens_to_ids(ACTION_TOKEN) if action_token else None

@@ -63,7 +63,7 @@ def engine_answerer(args: argparse.Namespace, encode: SampleEncoder, batch_size:
     from invert_rl.evaluation.vllm_backend import complete_with_vllm
 
     encoder = encode.encoder
-    complete, dtype = complete_with_vllm(
+    complete, dtype, _ = complete_with_vllm(
         args.model, None, encoder.processor, args.max_new_tokens, args.dtype, encoder.never_answered()
     )
     return EngineAnswerer(complete, encode, batch_size), dtype

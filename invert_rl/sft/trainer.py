@@ -16,7 +16,7 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
-from invert_rl.encoding import PromptEncoder, video_inputs
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, PromptLimit, prompt_limit, video_inputs
 from invert_rl.evaluation.validation import Validating
 from invert_rl.policy import name_base_absolutely
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
@@ -51,6 +51,7 @@ class AnswerCollator:
         clips: Prefetcher,
         target: Target,
         quarantine: Quarantine,
+        limit: PromptLimit,
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> None:
         self.data = data
@@ -60,6 +61,7 @@ class AnswerCollator:
         self.clips = clips
         self.target = target
         self.quarantine = quarantine
+        self.limit = limit
         self.lookahead: Lookahead | None = None
         """Set by the trainer, which knows the sampler."""
 
@@ -70,11 +72,9 @@ class AnswerCollator:
         refs = [*(video_of(item["prompt"]) for item in items), *upcoming]
         self.clips.want(ref for ref in refs if ref.path not in self.quarantine)
         for item in items:
-            item, prompt = self._encode(item)
+            prompt, answer = self._encode(item)
             prompts.append(prompt)
-            text = self.target(item["draw"], self.data.rows[item["draw"].row])
-            ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-            answers.append([*ids, self.tokenizer.convert_tokens_to_ids("<|im_end|>")])
+            answers.append(answer)
         longest = max(len(p.input_ids) + len(a) for p, a in zip(prompts, answers, strict=True))
 
         def pad(values: list[int], padding: int) -> list[int]:
@@ -89,18 +89,27 @@ class AnswerCollator:
         }
         return {**{name: torch.tensor(values) for name, values in inputs.items()}, **video_inputs(prompts)}
 
-    def _encode(self, item: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    def _encode(self, item: dict[str, Any]) -> tuple[EncodedPrompt, list[int]]:
+        """Prompt and answer of an item, or of one that takes its place where its video or length cannot be used."""
         draw = item["draw"]
         for attempt in range(MAX_REPLACEMENTS):
             ref = video_of(item["prompt"])
             try:
                 if ref.path in self.quarantine:
                     raise VideoError(ref.path, self.quarantine.videos[ref.path])
-                return item, self.encoder(item["prompt"], self.clips.clip(ref))
+                prompt = self.encoder(item["prompt"], self.clips.clip(ref))
+                answer = self._answer(item["draw"])
+                self.limit.check(len(prompt.input_ids) + len(answer), self.data.rows[item["draw"].row], draw.task)
+                return prompt, answer
             except VideoError as error:
                 self.quarantine.add(error)
                 item = self.data[replacement(self.schedule, self.data.usable_rows[draw.task], draw, attempt)]
         raise DataError(f"no usable video after {MAX_REPLACEMENTS} replacements; {self.quarantine.summary()}")
+
+    def _answer(self, draw: Draw) -> list[int]:
+        text = self.target(draw, self.data.rows[draw.row])
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, self.tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
 class InvertSFTTrainer(Validating, WholeCheckpoints, SFTTrainer):
@@ -135,7 +144,10 @@ class InvertSFTTrainer(Validating, WholeCheckpoints, SFTTrainer):
         self.quarantine = Quarantine() if quarantine is None else quarantine
         self.clips = Prefetcher(store, args.dataloader_num_workers)
         kwargs = self.preset.chat_template_kwargs
-        collator = AnswerCollator(data, self.schedule, processing_class, self.clips, target, self.quarantine, kwargs)
+        limit = prompt_limit(model.config, 0)  # of prompt and answer together
+        collator = AnswerCollator(
+            data, self.schedule, processing_class, self.clips, target, self.quarantine, limit, kwargs
+        )
         super().__init__(
             model=model,
             args=args,

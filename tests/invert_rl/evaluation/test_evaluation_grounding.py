@@ -75,6 +75,7 @@ def test_every_row_counts_and_is_counted() -> None:
         "ok": 4,
         "missing": 1,
         "missing_video": 1,
+        "too_long": 0,
         "unparsable": 2,
         "swapped": 1,
         "empty": 1,

@@ -31,7 +31,7 @@ class StandIn:
 
     def __init__(self, **arguments: Any) -> None:
         self.arguments = arguments
-        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.bfloat16))
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.bfloat16, max_model_len=512))
 
     def generate(self, prompts: list[dict], sampling: SimpleNamespace, use_tqdm: bool) -> list[SimpleNamespace]:
         StandIn.asked, StandIn.sampling = prompts, sampling
@@ -63,8 +63,9 @@ def test_engine_gets_the_prompts_and_decodes_greedily(
     backend = importlib.import_module("invert_rl.evaluation.vllm_backend")
     processor = load_processor(tiny_qwen2_5)
     StandIn.expanded = {tuple(prompt.unexpanded_ids): prompt.input_ids for prompt in prompts}
-    complete, dtype = backend.complete_with_vllm("checkpoint", None, processor, 9, "auto", limits={"max_model_len": 77})
-    assert complete(prompts) == [[0, 7], [1, 7]] and dtype == "bfloat16"
+    limits = {"max_model_len": 77}
+    complete, dtype, places = backend.complete_with_vllm("checkpoint", None, processor, 9, "auto", limits=limits)
+    assert complete(prompts) == [[0, 7], [1, 7]] and (dtype, places) == ("bfloat16", 512)
     video = processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
     assert [prompt["prompt_token_ids"].count(video) for prompt in StandIn.asked] == [1, 1]
     frames = [prompt["multi_modal_data"]["video"][0][0] for prompt in StandIn.asked]

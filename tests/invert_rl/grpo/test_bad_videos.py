@@ -83,14 +83,14 @@ def test_a_prompt_that_is_too_long_is_refused_by_id(make_trainer, tiny_qwen2_5, 
     assert used and not set(used) & too_long
     assert trainer.quarantine.videos
     for name, reason in trainer.quarantine.videos.items():
-        assert any(f"row {row_id}" in name for row_id in too_long)
+        assert any(f"row {row_id}, tvg, " in name and "train.jsonl:" in name for row_id in too_long)
         assert f"more than max_prompt_length {limit}" in reason
 
 
 def test_the_models_own_positions_are_the_limit_by_default(make_trainer, tiny_qwen2_5, rows, monkeypatch):
     trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"])
     places = trainer.model.config.get_text_config().max_position_embeddings
-    assert trainer.longest_prompt == places - 6  # max_completion_length
+    assert trainer.prompt_limit.tokens == places - 6  # max_completion_length
     config = type(trainer.model.config.get_text_config())
     built = config.__init__
 
@@ -100,8 +100,8 @@ def test_the_models_own_positions_are_the_limit_by_default(make_trainer, tiny_qw
 
     monkeypatch.setattr(config, "__init__", small)
     trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"])
-    assert trainer.longest_prompt == 94
-    with pytest.raises(DataError, match="the prompt has .* tokens, more than max_prompt_length 94"):
+    assert trainer.prompt_limit.tokens == 94
+    with pytest.raises(DataError, match="the prompt has .* tokens, more than 94, the model's 100 places less the 6"):
         trainer.train()
     with pytest.raises(ValueError, match="answers of 200 tokens leave no room"):
         make_trainer(tiny_qwen2_5, tasks=["tvg"], max_completion_length=200)

@@ -30,7 +30,9 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
     def build(checkpoint: str, output_dir: str | None = None, **overrides: Any) -> InvertSFTTrainer:
         passed = {"peft_config": overrides.pop("peft_config")} if "peft_config" in overrides else {}
         data = overrides.pop("rows", rows)
-        dtype = overrides.pop("dtype", "auto")
+        model = load_model(checkpoint, dtype=overrides.pop("dtype", "auto"))
+        if "positions" in overrides:
+            model.config.get_text_config().max_position_embeddings = overrides.pop("positions")
         settings = {
             **SHORT_RUN,
             "output_dir": output_dir or str(tmp_path / "run"),
@@ -41,7 +43,7 @@ def make_trainer(world: Path, rows: list[Row], tmp_path: Path) -> MakeTrainer:
         args = InvertSFTConfig(**settings)
         processor = load_processor(checkpoint)
         return InvertSFTTrainer(
-            model=load_model(checkpoint, dtype=dtype),
+            model=model,
             rows=data,
             target=lambda draw, row: TASKS[draw.task].target(row),
             args=args,
@@ -139,3 +141,27 @@ def test_a_missing_video_is_replaced_with_its_row(make_trainer, tiny_qwen2_5, ro
     assert set(trainer.quarantine.videos) == {"lost.mp4"}
     assert len(seen) == 12
     assert set(seen) == {rows[1].id, rows[2].id}
+
+
+def test_a_row_that_does_not_fit_the_model_is_replaced_and_named_with_its_line(make_trainer, tiny_qwen2_5, rows):
+    """Prompt and answer together: with one place less than the longest needs, only that one is left out."""
+    probe = make_trainer(tiny_qwen2_5, tasks=["tvg"])
+    lengths = {
+        row.id: len(probe.data_collator([probe.train_dataset[Draw("tvg", place, 0, 0)]])["input_ids"][0])
+        for place, row in enumerate(rows)
+    }
+    longest = max(lengths.values())
+    too_long = {name for name, length in lengths.items() if length == longest}
+    assert len(too_long) < len(rows)
+    trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"], tvg_probability=1.0, max_steps=2, positions=longest)
+    trainer.train()
+    assert not trainer.quarantine.videos
+    trainer = make_trainer(tiny_qwen2_5, tasks=["tvg"], tvg_probability=1.0, max_steps=4, positions=longest - 1)
+    seen = [trainer.data_collator([trainer.train_dataset[Draw("tvg", place, 0, 0)]]) for place in range(len(rows))]
+    assert max(len(batch["input_ids"][0]) for batch in seen) == longest - 1
+    assert len(trainer.quarantine.videos) == len(too_long)
+    for name, reason in trainer.quarantine.videos.items():
+        (row,) = [row for row in rows if f"row {row.id}, tvg, {row.place}" in name]
+        assert row.id in too_long and row.place.endswith(f"train.jsonl:{rows.index(row) + 1}")
+        assert f"the prompt has {longest} tokens, more than {longest - 1}, the model's {longest - 1} places" in reason
+    trainer.train()
