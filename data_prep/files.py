@@ -58,6 +58,14 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return decode_json(read_text(path), str(path), first_line=1)
 
 
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """One JSON object; raises `DataError` as `read_json` does, and for anything but an object."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
 def read_jsonl(path: str | os.PathLike[str]) -> list[tuple[int, dict[str, Any]]]:
     """All of `iter_jsonl`."""
     return list(iter_jsonl(path))

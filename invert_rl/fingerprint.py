@@ -16,7 +16,7 @@ from typing import Any
 from transformers import TrainingArguments
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write
+from data_prep.files import atomic_write, read_object
 from invert_rl.checksums import sha256
 from invert_rl.ranks import on_main_process
 
@@ -94,7 +94,7 @@ def check_fingerprint(checkpoint: str | None, now: Fingerprint, accept: bool) ->
     if not path.is_file():
         logger.warning("%s: has no %s; nobody knows whether it belongs to these settings", checkpoint, FINGERPRINT)
         return
-    then = json.loads(path.read_text(encoding="utf-8"))
+    then = read_object(path)
     found = differences(then, now)
     harmless = [text for name, text in found.items() if name in LENGTH]
     if harmless:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from data_prep.errors import DataError
 from data_prep.files import read_jsonl
 from data_prep.rows import Row
 from invert_rl.evaluation.greedy import answer_rows
-from invert_rl.evaluation.predictions import Prediction
+from invert_rl.evaluation.jobs import jobs_of, key_of
+from invert_rl.evaluation.predictions import Prediction, read_predictions
 from invert_rl.evaluation.scoring import metrics_of
 from invert_rl.runs import write_records
 from invert_rl.tasks import TASKS, Preset, Task
@@ -66,9 +66,9 @@ def evaluate_once(
     if not rows:
         return {}
     path = Path(str(trainer.args.output_dir)) / f"samples_{name}.jsonl"
-    if reuse and path.is_file():
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return metrics_of([Prediction(**record) for record in records], rows, tasks=preset.tasks)
+    known = _known_answers(path, rows, preset) if reuse and path.is_file() else None
+    if known is not None:
+        return metrics_of(known, rows, tasks=preset.tasks)
 
     def evaluate() -> dict[str, float]:
         predictions = answer_rows(trainer, rows, preset, options, name)
@@ -83,6 +83,21 @@ def evaluate_once(
         trainer.add_callback(WhenSharded(lambda: metrics.update(evaluate())))
         return metrics
     return evaluate()
+
+
+def _known_answers(path: Path, rows: Sequence[Row], preset: Preset) -> list[Prediction] | None:
+    """The answers of a samples file, or None, with a warning, where it does not answer all that would be asked."""
+    try:
+        answers = read_predictions(path, rows, tasks=preset.tasks)
+    except DataError as error:
+        logger.warning("%s; the answers are made again", error)
+        return None
+    asked = {key_of(job) for job in jobs_of(list(preset.tasks.values()), rows)}
+    missing = asked - {(answer.task, answer.id) for answer in answers}
+    if missing:
+        logger.warning("%s: %d of %d answers are missing; all are made again", path, len(missing), len(asked))
+        return None
+    return answers
 
 
 def evaluate_last(

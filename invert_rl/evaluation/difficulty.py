@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, ProcessorMixin
 
+from data_prep.errors import DataError
+from data_prep.files import decode_json
 from data_prep.progress import progress
 from data_prep.rows import Row, split_windows
 from invert_rl.encoding import PromptEncoder, prompt_limit
@@ -132,9 +134,13 @@ def read_ratings(output: Path) -> dict[tuple[str, str], list[float]]:
     for path in parts_of(output):
         if path.stat().st_size == 0:
             continue
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            record = json.loads(line)
-            ratings[record["task"], record["id"]] = record["rewards"]
+        whole = path.read_bytes().decode("utf-8", errors="replace").split("\n")[:-1]
+        for number, line in enumerate(whole, start=1):
+            record = decode_json(line, str(path), number)
+            try:
+                ratings[record["task"], record["id"]] = [float(reward) for reward in record["rewards"]]
+            except (KeyError, TypeError, ValueError) as error:
+                raise DataError(f"{path}:{number}: not a rating ({error!r}); delete the line") from error
     return ratings
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -15,7 +16,7 @@ import numpy as np
 from transformers import Trainer, TrainerControl
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write
+from data_prep.files import atomic_write, read_object
 from data_prep.rows import Row
 from invert_rl.evaluation.greedy import answer_rows
 from invert_rl.evaluation.scoring import metrics_of
@@ -112,7 +113,7 @@ class Validating(Trainer):
             return
         value = float(metrics[name.removeprefix("eval/")])
         folder = Path(str(self.args.output_dir)) / BEST
-        if (folder / FOUND).is_file() and json.loads((folder / FOUND).read_text())["value"] >= value:
+        if (folder / FOUND).is_file() and read_object(folder / FOUND).get("value", -math.inf) >= value:
             return
         self.accelerator.wait_for_everyone()
         draft = folder.with_name(f".{BEST}.saving")

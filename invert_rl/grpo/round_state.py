@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 
 from data_prep.errors import DataError
+from data_prep.files import read_json, read_object
+from invert_rl.loading import load_tensors, read_tensors
 
 if TYPE_CHECKING:
     from invert_rl.grpo.trainer import InvertGRPOTrainer
@@ -30,20 +32,20 @@ def save_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
 
 
 def load_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
-    """Take it up again; raises `DataError` where the run could not go on exactly."""
+    """Take it up again; raises `DataError` or `CheckpointError` where the run could not go on exactly."""
     if trainer.args.sync_ref_model:
         if not (checkpoint / REFERENCE).is_file():
             raise DataError(
                 f"{checkpoint}: holds no {REFERENCE}: the run would start again from the first reference model "
                 "(sync_ref_model is not resumed under FSDP and DeepSpeed)"
             )
-        load_model(trainer.accelerator.unwrap_model(trainer.ref_model), checkpoint / REFERENCE, strict=True)
-
+        reference = trainer.accelerator.unwrap_model(trainer.ref_model)
+        load_tensors(reference, read_tensors(checkpoint / REFERENCE), checkpoint / REFERENCE)
     if trainer.args.online_difficulty:
         if not (checkpoint / SOLVE_RATES).is_file():
             raise DataError(f"{checkpoint}: holds no {SOLVE_RATES}: the run before had no online_difficulty")
         trainer.solve_rates.notes.clear()
-        trainer.solve_rates.add(json.loads((checkpoint / SOLVE_RATES).read_text()))
+        trainer.solve_rates.add(_solve_rates(checkpoint / SOLVE_RATES))
 
 
 def check_whole_round(checkpoint: Path, steps_per_round: int, max_steps: int) -> None:
@@ -51,12 +53,19 @@ def check_whole_round(checkpoint: Path, steps_per_round: int, max_steps: int) ->
     path = checkpoint / "trainer_state.json"
     if not path.is_file():
         return
-    step = json.loads(path.read_text())["global_step"]
+    step = read_object(path)["global_step"]
     if step % steps_per_round and step != max_steps:
         raise DataError(
             f"{checkpoint}: step {step} lies in the middle of a generation round of {steps_per_round} optimizer steps, "
             "whose completions are gone; resume from a checkpoint whose step is a multiple of that"
         )
+
+
+def _solve_rates(path: Path) -> list[tuple[int, str, int, float]]:
+    try:
+        return [(int(at), str(task), int(row), float(rate)) for at, task, row, rate in read_json(path)]
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: holds no solve rates ({error})") from error
 
 
 def _sharded(trainer: InvertGRPOTrainer) -> bool:

@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_prep.errors import DataError
+from data_prep.files import decode_json
 from invert_rl.evaluation.parts import cut_last_line
 from invert_rl.video.errors import VideoError
 from invert_rl.video.quarantine import Quarantine
@@ -55,8 +56,8 @@ class LeftOut(Quarantine):
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write ``{name: reason}`` of all processes as JSON, all of the file or none of it."""
         if self.log is not None and self.log.is_file():
-            for line in self.log.read_text(encoding="utf-8").splitlines():
-                name, reason = json.loads(line)
+            for number, line in enumerate(self.log.read_text(encoding="utf-8").splitlines(), start=1):
+                name, reason = decode_json(line, str(self.log), number)
                 self.videos.setdefault(name, reason)
         super().write(path)
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from invert_rl.llavaction.action_token import ACTION_TOKEN, add_action_token, embedding_row, find_action_token
-from invert_rl.loading import CheckpointError, load_pretrained, load_tensors
+from invert_rl.loading import CheckpointError, load_pretrained, load_tensors, readable
 from invert_rl.models import check_source, load_processor
 from invert_rl.positions import use_trained_positions
 
@@ -202,7 +202,7 @@ def read_heads(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The heads' weights in a checkpoint or model folder, by name inside `ActionHeads`; empty where it has none."""
     found: dict[str, Tensor] = {}
     for path in sorted([*Path(folder).glob("*.safetensors"), *(Path(folder) / HEADS_FOLDER).glob("*.safetensors")]):
-        with safe_open(path, framework="pt") as tensors:
+        with readable(path), safe_open(path, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a dict
                 if name.startswith(PREFIX):
                     found[name.removeprefix(PREFIX)] = tensors.get_tensor(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from data_prep.errors import DataError
+from data_prep.files import read_jsonl
 from data_prep.rows import Row
 from invert_rl.llavaction.answer import MISSING, Answer, QuestionAnswerer, answer_of, missing_of, sequential_answers
 from invert_rl.llavaction.data import RunData, SampleEncoder
@@ -72,9 +73,11 @@ def truth_of(row: Row) -> Any:
 def read_answers(path: Path) -> dict[str, dict[str, Answer]]:
     """Answers of a ``samples_*.jsonl`` by test and row id."""
     found: dict[str, dict[str, Answer]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        found.setdefault(record["test"], {})[record["id"]] = answer_of(record)
+    for number, record in read_jsonl(path):
+        try:
+            found.setdefault(record["test"], {})[record["id"]] = answer_of(record)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path}:{number}: not an answer ({error!r}); delete the file to ask again") from error
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 
 from transformers.utils.peft_utils import find_adapter_config_file
+
+from data_prep.files import read_object
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -42,8 +43,7 @@ def find_adapter(name: str, revision: str | None = None) -> Adapter | None:
         path = found
     else:
         return None
-    with open(path, encoding="utf-8") as file:
-        settings = json.load(file)
+    settings = read_object(path)
     base = settings.get("base_model_name_or_path")
     if not base:
         raise ValueError(f"{path}: base_model_name_or_path is missing: which checkpoint does the adapter belong to?")

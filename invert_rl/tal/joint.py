@@ -6,6 +6,7 @@ run any code on reading, so reading must be asked for.
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +106,10 @@ def _checked(rows: object, width: int | None, where: str) -> tuple[np.ndarray | 
 def _load(path: Path, length: int | None = None) -> np.ndarray:
     if not path.is_file():
         raise DataError(f"{path}: no such file; the folder must hold NAME{FEATURES_END} and NAME{ANNOTATIONS_END}")
-    array = np.load(path, allow_pickle=True, encoding="bytes")
+    try:
+        array = np.load(path, allow_pickle=True, encoding="bytes")
+    except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise DataError(f"{path}: cannot be read as an array ({error}); fetch or copy it again") from error
     if length is not None and len(array) != length:
         raise DataError(f"{path}: {len(array)} entries for {length} videos of features")
     return array

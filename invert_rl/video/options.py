@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import DataError
+from data_prep.files import read_object
 from invert_rl.described import description_of, warn_if_silent
 from invert_rl.video.settings import FrameSettings
 
@@ -52,9 +52,9 @@ def frame_options(args: argparse.Namespace, published: Mapping[str, Any] | None 
         warn_if_silent(args.model, revision)
         if Path(args.model).is_dir() and summary.is_file():
             try:
-                trained = json.loads(summary.read_text(encoding="utf-8")).get("settings", {})
-            except json.JSONDecodeError as error:
-                raise DataError(f"{summary}: not valid JSON ({error.msg}); say all of --fps, … or delete it") from error
+                trained = read_object(summary).get("settings", {})
+            except DataError as error:
+                raise DataError(f"{error}; say all of --fps, … or delete the file") from error
             settings |= {name: trained[name] for name in FRAME_FIELDS if name in trained}
     settings |= published or {}
     return settings | {name: getattr(args, name) for name in FRAME_FIELDS if getattr(args, name) is not None}

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_prep.files import atomic_write
+from data_prep.files import atomic_write, read_object
 from invert_rl.video.errors import VideoError
 
 logger = logging.getLogger(__name__)
@@ -46,9 +46,9 @@ class Quarantine:
             self.write(self.file)
 
     def read(self, path: str | os.PathLike[str]) -> None:
-        """Take over what `write` has written; a list that is not there is an empty one."""
+        """Take over what `write` has written; a list that is not there is an empty one, a damaged one a `DataError`."""
         if os.path.isfile(path):
-            self.update(json.loads(Path(path).read_text(encoding="utf-8")))
+            self.update({name: str(reason) for name, reason in read_object(path).items()})
 
     def __contains__(self, path: object) -> bool:
         return path in self.videos

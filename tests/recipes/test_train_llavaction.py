@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
@@ -20,6 +19,7 @@ from invert_rl.cli import main as command
 from invert_rl.toy.actions import toy_segment
 from invert_rl.toy.make import make_world
 from tests.invert_rl.llavaction.kitchen import write_csv
+from tests.recipes.resumed import assert_exact
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "train_llavaction.py"
@@ -28,11 +28,6 @@ TINY = ["--toy_train_clips", "6", "--toy_test_clips", "2", "--per_device_train_b
 
 def summary_of(folder: Path) -> dict:
     return json.loads((folder / "summary.json").read_text())
-
-
-def same_weights(first: Path, second: Path) -> bool:
-    one, other = (load_file(folder / "model" / "model.safetensors") for folder in (first, second))
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
@@ -72,14 +67,15 @@ def test_what_a_run_leaves(run_recipe: Callable[..., None], tiny: str, tmp_path:
     assert "holds another run" in capsys.readouterr().err
 
 
-def test_a_resumed_run_ends_as_one_that_never_stopped(run_recipe, tiny, tmp_path):
+def test_a_resumed_run_ends_as_one_that_never_stopped(run_recipe, tiny, tmp_path, capsys):
     common = [*TINY, "--model_name_or_path", tiny, "--save_steps", "2", "--compare_random", "false"]
     common += ["--lr_scheduler_type", "constant", "--lr_scheduler_kwargs", "{}", "--prior_probability", "0.5"]
     run_recipe("train_llavaction.py", *common, "--max_steps", "4", "--output_dir", str(tmp_path / "straight"))
     run_recipe("train_llavaction.py", *common, "--max_steps", "2", "--output_dir", str(tmp_path / "killed"))
     resume = ["--resume_from_checkpoint", "latest"]
+    capsys.readouterr()
     run_recipe("train_llavaction.py", *common, "--max_steps", "4", "--output_dir", str(tmp_path / "killed"), *resume)
-    assert same_weights(tmp_path / "straight", tmp_path / "killed")
+    assert_exact(tmp_path / "straight", tmp_path / "killed", capsys.readouterr().out)
     assert summary_of(tmp_path / "straight")["before"] == summary_of(tmp_path / "killed")["before"]
 
 

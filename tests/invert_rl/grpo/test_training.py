@@ -10,7 +10,9 @@ import torch
 from peft import LoraConfig
 
 from data_prep.errors import DataError
+from invert_rl.grpo.round_state import load_round_state
 from invert_rl.grpo.trainer import InvertGRPOTrainer
+from invert_rl.loading import CheckpointError
 
 
 def parameters(trainer: InvertGRPOTrainer) -> dict[str, torch.Tensor]:
@@ -284,7 +286,16 @@ def test_a_reference_that_follows_the_policy_resumes_exactly(make_trainer, tiny_
     assert changed(parameters(straight), parameters(resumed)) == []
     references = [dict(t.ref_model.named_parameters()) for t in (straight, resumed)]
     assert all(torch.equal(value, references[1][name]) for name, value in references[0].items())
-    (tmp_path / "straight" / "checkpoint-2" / "reference.safetensors").unlink()
+    path = tmp_path / "straight" / "checkpoint-2" / "reference.safetensors"
+    whole = path.read_bytes()
+    for damaged, message in (
+        (whole[: len(whole) // 2], "reference.safetensors: cannot be loaded: .*a damaged file of weights"),
+        (whole.replace(b"k_proj", b"x_proj"), "reference.safetensors: its tensors do not fit .*missing: .*k_proj"),
+    ):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=message):
+            load_round_state(resumed, path.parent)
+    path.unlink()
     (tmp_path / "straight" / "checkpoint-2" / "files.json").unlink(missing_ok=True)
     with pytest.raises(DataError, match="would start again from the first reference"):
         make_trainer(tiny_qwen2_5, str(tmp_path / "no"), **settings).train(
