@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -21,7 +23,6 @@ def one_round(make_trainer, checkpoint, **settings):
     """A trainer after one step, and its round."""
     trainer = make_trainer(
         checkpoint,
-        reward_funcs=[by_tokens],
         loss_type="grpo",
         per_device_train_batch_size=8,
         max_completion_length=24,
@@ -32,7 +33,7 @@ def one_round(make_trainer, checkpoint, **settings):
         max_steps=1,
         logging_steps=1,
         seed=5,
-        **{"tasks": ["tvg"], "prompt": "no_think", **settings},
+        **{"reward_funcs": [by_tokens], "tasks": ["tvg"], "prompt": "no_think", **settings},
     )
     generate, rounds = trainer._generate_and_score_completions, []
 
@@ -80,6 +81,23 @@ def test_the_update_is_the_textbooks_with_the_annotated_answer(make_trainer, tin
     (log,) = [log for log in trainer.state.log_history if "tvg/by_tokens" in log]
     assert log["tvg/by_tokens"] == pytest.approx(rewards[own].mean().item())  # the policy's answers alone
     assert rewards[own].mean() != pytest.approx(rewards.mean().item())
+
+
+def test_metrics_are_of_the_policys_own_completions_and_refilling_looks_at_the_whole_group(make_trainer, tiny_qwen2_5):
+    """The policy earns nothing, the annotation all: no variance of its own, none solved, yet every group teaches."""
+
+    def only_the_truth(completions, **columns):
+        return [float(bool(re.match(r"<answer>[\d.]+ to ", completion[0]["content"]))) for completion in completions]
+
+    settings = {"reward_funcs": [only_the_truth], "online_difficulty": True, "refill_groups": 2}
+    plain, *_ = one_round(make_trainer, tiny_qwen2_5, **settings)
+    trainer, *_ = one_round(make_trainer, tiny_qwen2_5, inject_truth=True, **settings)
+    assert trainer._rewards[:, 0].tolist() == [0.0, 0.0, 0.0, 1.0] * 2
+    logs = [next(log for log in t.state.log_history if "tvg/zero_variance" in log) for t in (plain, trainer)]
+    assert [log["tvg/zero_variance"] for log in logs] == [1.0, 1.0]
+    assert [log["tvg/solve_rate"] for log in logs] == [0.0, 0.0]
+    assert [log["data/refilled"] for log in logs] == [4.0, 0.0]  # two groups, twice; with the truth none is equal
+    assert {rate for *_, rate in trainer.solve_rates.notes} == {0.0}
 
 
 def test_other_tasks_are_left_alone(make_trainer, tiny_qwen2_5):

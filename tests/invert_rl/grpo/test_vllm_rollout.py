@@ -23,7 +23,7 @@ from trl.generation import vllm_generation as trl_vllm
 from data_prep.rows import read_rows
 from invert_rl.evaluation.greedy import answer_rows
 from invert_rl.evaluation.validation import Validation
-from invert_rl.grpo import trainer as trainer_module
+from invert_rl.grpo import rollout_trainer
 from invert_rl.grpo.vllm_prompts import content_key, vllm_prompt
 from invert_rl.grpo.vllm_rollout import (
     BAN,
@@ -189,7 +189,7 @@ def test_engine_follows_the_weights(make_vllm_trainer, tiny_checkpoint, lora):
 
 def test_engine_left_behind_is_seen(make_vllm_trainer, tiny_qwen2_5, monkeypatch, caplog):
     """The negative control of the test above, and the alarm."""
-    monkeypatch.setattr(trainer_module, "push_weights", lambda generation: None)
+    monkeypatch.setattr(rollout_trainer, "push_weights", lambda generation: None)
     trainer = make_vllm_trainer(tiny_qwen2_5, max_steps=3, learning_rate=3e-2)
     with caplog.at_level(logging.WARNING, logger="invert_rl.grpo.vllm_rollout"):
         trainer.train()
