@@ -1,8 +1,9 @@
 """Run by torchrun: short GRPO runs on several CPU ranks, one after the other, that write down what each rank saw.
 
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
-the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp``, ``save_model``, ``fault``, ``limit``
-(seconds a clip), ``dtype`` (in which the checkpoint is loaded) and ``validate``.
+the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp`` (True, or "one loads" where only the
+first rank reads the weights, as 8gpu_fsdp2.yaml has it), ``zero3``, ``save_model``, ``fault``, ``limit`` (seconds a
+clip), ``dtype`` (in which the checkpoint is loaded) and ``validate``.
 """
 
 from __future__ import annotations
@@ -70,6 +71,19 @@ FSDP2 = {
 """What ``accelerate launch`` sets for recipes/configs/accelerate/8gpu_fsdp2.yaml, but for the last."""
 
 
+ZERO3 = {
+    "ACCELERATE_USE_DEEPSPEED": "true",
+    "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3",
+    "ACCELERATE_GRADIENT_CLIPPING": "1.0",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "none",
+    "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none",
+    "ACCELERATE_DEEPSPEED_ZERO3_INIT": "false",
+    "ACCELERATE_DEEPSPEED_ZERO3_SAVE_16BIT_MODEL": "true",
+    "DS_ACCELERATOR": "cpu",
+}
+"""What ``accelerate launch`` sets for recipes/configs/accelerate/8gpu_zero3.yaml, and DeepSpeed's device."""
+
+
 def pretend_gpus() -> None:
     """Let accelerate take FSDP on CPU ranks, which it otherwise refuses; all else is what it does on GPUs."""
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
@@ -77,7 +91,14 @@ def pretend_gpus() -> None:
 
 def full_weights(trainer: InvertGRPOTrainer) -> dict[str, torch.Tensor]:
     """The whole weights of a model that may be sharded; a collective call."""
-    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    parts = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if parts:  # sharded by ZeRO-3
+        import deepspeed
+
+        with deepspeed.zero.GatheredParameters(parts):
+            return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    weights = model.state_dict()
     return {
         name: (value.full_tensor() if isinstance(value, torch.distributed.tensor.DTensor) else value).clone()
         for name, value in weights.items()
@@ -88,6 +109,9 @@ def main(job: dict[str, Any]) -> None:
     """One run; each rank leaves ``rank<n>.json`` and ``weights<n>.pt`` in the output folder."""
     if job.get("fsdp"):
         os.environ.update(FSDP2)
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = str(job["fsdp"] == "one loads").lower()
+    if job.get("zero3"):
+        os.environ.update(ZERO3)
     output, fault = Path(job["output"]), job.get("fault")
     args = InvertGRPOConfig(output_dir=str(output), **{**SETTINGS, **job.get("settings", {})})
     if job.get("fsdp"):
