@@ -19,7 +19,7 @@ from invert_rl.ask.answer import OK, Answer
 from invert_rl.ask.long_videos import OVERLAP, Candidate, merge, windows_over
 from invert_rl.ask.reading import answer_of, check_query, read_windows
 from invert_rl.described import description_of
-from invert_rl.encoding import EncodedPrompt, PromptEncoder, batch_inputs, longest_prompt
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, batch_inputs, prompt_limit
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import CheckpointError, decoding_config, load_config, load_model, load_processor
 from invert_rl.tasks import DEFAULT_TASK, Task, load_preset, messages, video_of
@@ -95,7 +95,7 @@ class Grounder:
             self.processor = load_processor(self.name, revision)
             patch = self.processor.video_processor.patch_size
             self.settings = FrameSettings(**frame_options(args), image_patch_size=patch)
-            self.longest = longest_prompt(load_config(self.name, revision), self.max_new_tokens)
+            self.longest = prompt_limit(load_config(self.name, revision), self.max_new_tokens).tokens
             place = device or ("cuda" if torch.cuda.is_available() else "cpu")
             positions = not args.transformers_positions
             self.model = load_model(self.name, revision, positions, dtype=dtype).to(place).eval()

@@ -12,7 +12,7 @@ import torch
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.encoding import longest_prompt
+from invert_rl.encoding import prompt_limit
 from invert_rl.models import load_config
 from invert_rl.plan.changes import smallest_change
 from invert_rl.plan.gpus import GPU, gpu_named
@@ -119,7 +119,7 @@ def plan_of(job: Job, gpu: GPU, rows: Iterable[Row] = (), capacity: float | None
     config = load_config(job.model, job.revision)
     sizes = sizes_of(config)
     capacity = gpu.memory * GIB if capacity is None else capacity
-    positions = longest_prompt(config, int(job.max_completion_length))
+    positions = prompt_limit(config, int(job.max_completion_length)).tokens
     prompts = prompts_of(job, sizes, rows)
     prompt = prompts.longest if job.max_prompt_length is None else min(prompts.longest, int(job.max_prompt_length))
     prompt = prompt if positions is None else min(prompt, positions)
