@@ -79,7 +79,18 @@ def load_pretrained(
         mismatched,
     )
     check_finite(model, name)
+    _forget_unused_renamings(model)
     return model
+
+
+def _forget_unused_renamings(model: PreTrainedModel) -> None:
+    """Saving undoes the renamings of loading; under ZeRO-3 transformers also keeps those that renamed nothing.
+
+    Undone, they give names that nothing loads, ``model.model.layers``.
+    """
+    renamings = getattr(model, "_weight_conversions", None)
+    if renamings:
+        model._weight_conversions = [renaming for renaming in renamings if renaming.was_used()]
 
 
 def load_tensors(model: nn.Module, tensors: Mapping[str, Tensor], name: str | os.PathLike[str]) -> None:
