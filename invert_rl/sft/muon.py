@@ -43,9 +43,15 @@ class MuonWithAdamW(Optimizer):
             {"params": [p for p in others if p.ndim > 1], "weight_decay": weight_decay},
             {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self._muon = Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-        self._adamw = AdamW([group for group in groups if group["params"]], lr=learning_rate, betas=betas, eps=eps)
-        super().__init__([*self._muon.param_groups, *self._adamw.param_groups], {})
+        groups = [group for group in groups if group["params"]]
+        self._parts: list[Optimizer] = []  # an adapter has matrices only
+        if hidden:
+            self._parts.append(
+                Muon(hidden, lr=muon_learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+        if groups:
+            self._parts.append(AdamW(groups, lr=learning_rate, betas=betas, eps=eps))
+        super().__init__([group for part in self._parts for group in part.param_groups], {})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -54,7 +60,10 @@ class MuonWithAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part, groups in ((self._muon, self.param_groups[:1]), (self._adamw, self.param_groups[1:])):
+        first = 0
+        for part in self._parts:
+            groups = self.param_groups[first : first + len(part.param_groups)]
             part.param_groups, part.state = groups, self.state  # loading a checkpoint replaces both
             part.step()
+            first += len(groups)
         return loss

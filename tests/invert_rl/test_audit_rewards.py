@@ -106,9 +106,9 @@ def test_a_run_logs_its_ceilings_once(rows_file):
 
 def test_the_report_draws_them_as_level_lines():
     log = [{"step": 1, "tvg/iou": 0.2, "blind/tvg/iou": 0.3}, {"step": 2, "tvg/iou": 0.4}]
-    chart = next(str(chart) for chart in _curves(log) if "Parts of the reward, TVG" in str(chart))
+    chart = next(str(chart) for chart in _curves(log, {}) if "Parts of the reward, TVG" in str(chart))
     assert "iou, blind from 0.3 to 0.3" in chart
-    assert not any("blind" in str(chart) for chart in _curves([{"step": 1, "tvg/iou": 0.2}]))
+    assert not any("blind" in str(chart) for chart in _curves([{"step": 1, "tvg/iou": 0.2}], {}))
 
 
 def test_a_table_for_people(rows_file, capsys):

@@ -43,7 +43,8 @@ def test_the_chain(run_recipe, clips, tiny, tmp_path, capsys):
             "--max_completion_length",
             "8",
         ),
-        *("--learning_rate", "1e-2", "--per_device_train_batch_size", "2", "--save_strategy", "no"),
+        *("--learning_rate", "1e-2", "--muon_learning_rate", "1e-1", "--per_device_train_batch_size", "2"),
+        *("--save_strategy", "no"),
     )
     sft = tmp_path / "sft" / "model"
     assert (sft / "adapter_model.safetensors").is_file()

@@ -24,7 +24,7 @@ ROWS = [0, 1, 1, 2, 0, 1, 0]
 
 @pytest.fixture
 def different(family_checkpoint, world, rows):
-    return encode(family_checkpoint, world, [("tvg", rows[0]), ("ar", rows[3]), ("vc", rows[5])])
+    return encode(family_checkpoint, world, [("tvg", rows[0]), ("ar", rows[6]), ("vc", rows[11])])
 
 
 def scoring_model(checkpoint, dtype=torch.float32, lora=False, checkpointing=False):

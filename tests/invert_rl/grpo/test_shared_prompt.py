@@ -22,7 +22,7 @@ from tests.invert_rl.grpo.scoring_batches import (
 
 @pytest.fixture
 def prompts(tiny_checkpoint, world, rows):
-    return encode(tiny_checkpoint, world, [("tvg", rows[0]), ("tvg", rows[3]), ("ar", rows[5])])
+    return encode(tiny_checkpoint, world, [("tvg", rows[0]), ("tvg", rows[6]), ("ar", rows[11])])
 
 
 def scoring_model(checkpoint, lora=False, checkpointing=False, **kwargs):

@@ -19,8 +19,14 @@ from tests.invert_rl.grpo.scoring_batches import batch_of, encode, mixed_groups,
 
 
 @pytest.fixture
-def prompts(tiny_checkpoint, world, rows):
-    return encode(tiny_checkpoint, world, [("tvg", rows[0]), ("tvg", rows[3]), ("ar", rows[5])])
+def clips(rows):
+    """A row of each video."""
+    return list({row.video: row for row in rows}.values())
+
+
+@pytest.fixture
+def prompts(tiny_checkpoint, world, clips):
+    return encode(tiny_checkpoint, world, [("tvg", clips[0]), ("tvg", clips[1]), ("ar", clips[2])])
 
 
 def frozen_model(checkpoint):
@@ -76,8 +82,8 @@ def test_only_new_videos_are_computed(tiny_checkpoint, prompts):
     assert features.calls == 3
 
 
-def test_a_budget_keeps_the_latest_videos_across_rounds(tiny_qwen2_5, world, rows):
-    first, second = encode(tiny_qwen2_5, world, [("tvg", rows[0]), ("tvg", rows[3])])
+def test_a_budget_keeps_the_latest_videos_across_rounds(tiny_qwen2_5, world, clips):
+    first, second = encode(tiny_qwen2_5, world, [("tvg", clips[0]), ("tvg", clips[1])])
     model = frozen_model(tiny_qwen2_5)
 
     def play(features, *prompts):

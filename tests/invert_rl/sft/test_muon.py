@@ -60,6 +60,17 @@ def test_a_checkpoint_goes_on_as_the_run_that_was_never_stopped():
         torch.testing.assert_close(value, resumed.state_dict()[name], rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("kept", ["matrices", "vectors"])
+def test_a_model_may_train_only_what_one_of_them_takes(kept):
+    net = model()
+    for parameter in net.parameters():
+        parameter.requires_grad_((parameter.ndim == 2 and parameter.shape[0] != 7) == (kept == "matrices"))
+    before = copy.deepcopy(net.state_dict())
+    train(net, MuonWithAdamW(net, 1e-3, 2e-3), 2)
+    moved = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+
+
 def test_a_schedule_moves_both_learning_rates():
     optimizer = MuonWithAdamW(model(), 1e-3, 2e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
