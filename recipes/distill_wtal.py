@@ -1,4 +1,4 @@
-"""Weakly supervised localization: DELU with key and complete semantics that distill into each other (MLLM4WTAL).
+r"""Weakly supervised localization: DELU with key and complete semantics that distill into each other (MLLM4WTAL).
 
 Without arguments it trains on generated two-stream features with video-level labels
 (recipes/configs/planted/wtal.yaml):

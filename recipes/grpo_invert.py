@@ -1,4 +1,4 @@
-"""GRPO with inverted tasks: TVG with probability p, otherwise VC, AR or VD, on Qwen2.5-VL or Qwen3-VL.
+r"""GRPO with inverted tasks: TVG with probability p, otherwise VC, AR or VD, on Qwen2.5-VL or Qwen3-VL.
 
 Without arguments it trains the shipped tiny checkpoint on the toy world (recipes/configs/toy/grpo.yaml):
 

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the four tasks; with ``tasks: [vd]`` it is the paper's Invert-SFT (appendix D).
+r"""Supervised fine-tuning on the four tasks; with ``tasks: [vd]`` it is the paper's Invert-SFT (appendix D).
 
 Without arguments it teaches the toy world's tasks to a model with random weights (recipes/configs/toy/sft.yaml):
 

@@ -1,4 +1,4 @@
-"""ActionVLM: temporal action localization with a language model that is let in where it helps.
+r"""ActionVLM: temporal action localization with a language model that is let in where it helps.
 
 Without arguments it trains on generated features with planted actions (recipes/configs/planted/actionvlm.yaml):
 

@@ -1,4 +1,4 @@
-"""LLaVAction: a video LLM that learns to tell actions apart from hard wrong options, with an action token.
+r"""LLaVAction: a video LLM that learns to tell actions apart from hard wrong options, with an action token.
 
 Without arguments it trains on the toy world's clips (recipes/configs/toy/llavaction.yaml):
 

@@ -1,4 +1,4 @@
-"""PSFTR: zero-shot temporal action localization, one training per split of the classes.
+r"""PSFTR: zero-shot temporal action localization, one training per split of the classes.
 
 Without arguments it trains on generated features whose classes share attributes (recipes/configs/planted/psftr.yaml):
 
