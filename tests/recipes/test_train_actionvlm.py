@@ -54,7 +54,16 @@ def test_it_trains_on_feature_files_and_goes_on_from_its_last_checkpoint(run_rec
         *("--train_annotations", str(annotations), "--features", str(tmp_path / "data" / "features")),
         *("--train_subset", "training", "--test_subset", "validation", "--descriptions", str(texts)),
         *("--feature_width", "32", "--feature_fps", "30", "--save_steps", "2", "--logging_steps", "1"),
-        *("--max_steps", "4", "--learning_rate", "1e-2", "--lr_scheduler_type", "constant"),
+        *(
+            "--max_steps",
+            "4",
+            "--learning_rate",
+            "1e-2",
+            "--lr_scheduler_type",
+            "constant",
+            "--lr_scheduler_kwargs",
+            "{}",
+        ),
     ]
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     run_recipe("train_actionvlm.py", *FEW, *options, "--output_dir", str(straight))

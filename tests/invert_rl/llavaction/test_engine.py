@@ -36,7 +36,7 @@ class Engine:
         self.model, info = AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True)
         assert not info["unexpected_keys"], info["unexpected_keys"]
         use_trained_positions(self.model.eval())
-        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32))
+        self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(dtype=torch.float32, max_model_len=4096))
         self.asked: list[list[int]] = []
         Engine.last = self
 
