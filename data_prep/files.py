@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -231,3 +231,10 @@ def decode_json(text: str, path: str, first_line: int) -> Any:
         raise DataError(f"{path}:{first_line}: JSON nested too deeply") from error
     except ValueError as error:
         raise DataError(f"{path}:{first_line}: JSON with a value that cannot be read ({error})") from error
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    with atomic_write(path) as out:
+        for record in records:
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -35,7 +35,8 @@ from invert_rl.ablation.plan import of_configurations, plan
 from invert_rl.ablation.plots import draw, require_matplotlib
 from invert_rl.ablation.recipes import recipe_named
 from invert_rl.ablation.table import lines_of, read_results, write_tables
-from invert_rl.runs import clear_errors, config_arguments, console, quiet_libraries
+from invert_rl.recipe.arguments import config_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries
 from rewards.pipelines import load_pipeline
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "ablation.yaml"

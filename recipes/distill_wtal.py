@@ -28,15 +28,11 @@ from pathlib import Path
 from transformers import set_seed
 
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries
+from invert_rl.recipe.summary import write_summary
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
-from invert_rl.runs import (
-    clear_errors,
-    console,
-    parse_arguments,
-    quiet_libraries,
-    write_summary,
-)
 from invert_rl.tal.outcome import metrics_table, write_outcome
 from invert_rl.tal.training import best_on_the_way
 from invert_rl.wtal.build import (

@@ -36,7 +36,7 @@ from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import differences_from
 from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
 from invert_rl.evaluation.grey_frames import grey_metrics
-from invert_rl.evaluation.validation import Validation, fixed_part
+from invert_rl.evaluation.validation import validation_of
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.inject import check_injection
@@ -47,19 +47,12 @@ from invert_rl.hub import take_push
 from invert_rl.models import load_config, load_processor
 from invert_rl.plan.plan import plan_here
 from invert_rl.policy import load_policy
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries, setting_errors
+from invert_rl.recipe.ending import Ending
+from invert_rl.recipe.run_log import OnceLogged, RunLog
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
-from invert_rl.runs import (
-    OnceLogged,
-    RunLog,
-    before_after_table,
-    clear_errors,
-    console,
-    parse_arguments,
-    quiet_libraries,
-    setting_errors,
-    write_summary,
-)
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import DEFAULT_TASKS
 from invert_rl.tasks.options import pipeline_for
@@ -115,14 +108,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         rows, rated = weigh_by_difficulty(rows, args.tasks, *difficulty)
 
     options = args.verb_options(pipeline)
-    validation = None
-    if args.eval_strategy != "no":
-        validated = test_rows
-        if args.validation_data is not None:
-            validated = read_rows(args.validation_data)
-            validated = annotate_missing(validated, pipeline) if pipeline is not None else validated
-        part = fixed_part(validated, args.validation_samples, args.seed)
-        validation = Validation(part, evaluated, options, args.keep_best)
+    validation = validation_of(args, test_rows, evaluated, options, pipeline)
     rewards = reward_functions(args, preset, weights, pipeline, rows)
     ceilings = run_ceilings(preset.only(args.tasks).tasks, rows, weights, args.verb_options(pipeline, args.verb_reward))
     if args.shuffle_videos:
@@ -195,34 +181,11 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         describe_kept(args.output_dir, about)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
     grey_after = grey_metrics("after", trainer, test_rows, evaluated) if args.grey_control and failed is None else {}
-
-    if trainer.accelerator.is_main_process:
-        quarantine.write(Path(args.output_dir) / "quarantine.json")
-        seconds = time.perf_counter() - started
-        config = {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()}
-        blind = text_only_guess(rows, test_rows) if test_rows and args.windows == "split" else {}
-        measured = {"blind": blind, "grey_before": grey_before, "grey_after": grey_after}
-        controls = {control: metrics for control, metrics in measured.items() if metrics}
-        beside = {"controls": controls or None, "after_failed": failed}
-        summary = write_summary(args.output_dir, before, after, seconds, config, **beside)
-        describe_kept(args.output_dir, about, before, after, blind)
-        if before:
-            out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent", blind))
-            for control, metrics in controls.items():
-                out.print(f"control {control}: " + "  ".join(f"{key} {value:.1f}" for key, value in metrics.items()))
-        for video, reason in quarantine.videos.items():
-            out.print(f"left out: {video}: {reason}", style="yellow")
-        folder = Path(args.output_dir)
-        out.print(f"{seconds:.0f} s in all\nmodel        {folder / 'model'}\nsummary      {summary}")
-        out.print(f"log          {folder / 'log.jsonl'}\ncompletions  {folder / 'completions'}")
-        if push is not None:
-            out.print(f"uploaded to {push.upload(Path(args.output_dir) / 'model')}")
-
-    if failed is not None:
-        raise DataError(
-            f"the evaluation after training failed ({failed}); the model is there: invert-rl evaluate --model "
-            f"{Path(args.output_dir) / 'model'} --data {args.eval_data} …"
-        )
+    blind = text_only_guess(rows, test_rows) if test_rows and args.windows == "split" else {}
+    controls = {"blind": blind, "grey_before": grey_before, "grey_after": grey_after}
+    ending = Ending(before, after, failed, blind, controls, push)
+    told = {"model": name, "preset": preset.identity(), **asdict(model_args)}
+    ending.tell(trainer, told, quarantine, about, started, len(test_rows))
 
 
 if __name__ == "__main__":

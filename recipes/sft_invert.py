@@ -30,23 +30,17 @@ from data_prep.verbs import annotate_missing
 from invert_rl.account import account_of, describe_kept
 from invert_rl.described import differences_from
 from invert_rl.evaluation.before_after import evaluate_last, evaluate_once
-from invert_rl.evaluation.validation import Validation, fixed_part
+from invert_rl.evaluation.validation import validation_of
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.hub import take_push
 from invert_rl.models import load_processor
 from invert_rl.policy import load_policy
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries, setting_errors
+from invert_rl.recipe.ending import Ending
+from invert_rl.recipe.run_log import RunLog
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
-from invert_rl.runs import (
-    RunLog,
-    before_after_table,
-    clear_errors,
-    console,
-    parse_arguments,
-    quiet_libraries,
-    setting_errors,
-    write_summary,
-)
 from invert_rl.schedule import Draw
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.sft.trainer import InvertSFTTrainer
@@ -83,13 +77,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     test_rows = annotate_missing(read_rows(args.eval_data), pipeline) if args.eval_data else []
     evaluated = args.scored(preset.only(dict.fromkeys([*DEFAULT_TASKS, *args.tasks])))
     options = args.verb_options(pipeline)
-    validation = None
-    if args.eval_strategy != "no":
-        validated = test_rows
-        if args.validation_data is not None:
-            validated = annotate_missing(read_rows(args.validation_data), pipeline)
-        part = fixed_part(validated, args.validation_samples, args.seed)
-        validation = Validation(part, evaluated, options, args.keep_best)
+    validation = validation_of(args, test_rows, evaluated, options, pipeline)
     check_video_root(rows, args.video_root)
 
     def target(draw: Draw, row: Row) -> str:
@@ -148,34 +136,9 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if trainer.accelerator.is_main_process:
         describe_kept(args.output_dir, about)
     after, failed = evaluate_last(trainer, test_rows, evaluated, options)
-
-    if trainer.accelerator.is_main_process:
-        quarantine.write(folder / "quarantine.json")
-        seconds = time.perf_counter() - started
-        summary = write_summary(
-            args.output_dir,
-            before,
-            after,
-            seconds,
-            {"model": name, "preset": preset.identity(), **asdict(model_args), **args.to_dict()},
-            after_failed=failed,
-        )
-        describe_kept(args.output_dir, about, before, after)
-        if before:
-            out.print(before_after_table(before, after, f"test set, {len(test_rows)} rows, percent"))
-        for video, reason in quarantine.videos.items():
-            out.print(f"left out: {video}: {reason}", style="yellow")
-        out.print(
-            f"{seconds:.0f} s in all\nmodel    {folder / 'model'}\nsummary  {summary}\nlog      {folder / 'log.jsonl'}"
-        )
-        if push is not None:
-            out.print(f"uploaded to {push.upload(Path(args.output_dir) / 'model')}")
-
-    if failed is not None:
-        raise DataError(
-            f"the evaluation after training failed ({failed}); the model is there: invert-rl evaluate --model "
-            f"{Path(args.output_dir) / 'model'} --data {args.eval_data} …"
-        )
+    ending = Ending(before, after, failed, push=push)
+    told = {"model": name, "preset": preset.identity(), **asdict(model_args)}
+    ending.tell(trainer, told, quarantine, about, started, len(test_rows))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,11 @@ from invert_rl.actionvlm.experiment import (
 from invert_rl.actionvlm.planted import planted_data, trivial
 from invert_rl.evaluation.detection_protocols import PROTOCOLS
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries
+from invert_rl.recipe.summary import write_summary
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
-from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries, write_summary
 from invert_rl.tal.outcome import metrics_table, write_outcome
 from invert_rl.tal.training import TestOnTheWay, best_on_the_way
 

@@ -42,9 +42,10 @@ from invert_rl.llavaction.report import answer_all, comparison_table, write_repo
 from invert_rl.llavaction.toy.questions import toy_run_data
 from invert_rl.llavaction.toy.start import toy_start
 from invert_rl.llavaction.training import make_trainer, save_for_inference, with_lora
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
-from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "llavaction.yaml"
 

@@ -39,9 +39,10 @@ from invert_rl.psftr.report import (
     write_report,
 )
 from invert_rl.psftr.settings import PSFTRArguments
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors, console, quiet_libraries
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import check_run_folder, run_folder
-from invert_rl.runs import clear_errors, console, parse_arguments, quiet_libraries
 from invert_rl.tal.outcome import write_outcome
 from invert_rl.tal.training import SupervisedTrainer
 

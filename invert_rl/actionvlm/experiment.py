@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import SaveStrategy
 
+from data_prep.files import write_records
 from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.build import build_model, parameter_groups
 from invert_rl.actionvlm.config import ActionVLMArguments
@@ -30,7 +31,6 @@ from invert_rl.actionvlm.predict import Detections, detect_videos, results, writ
 from invert_rl.actionvlm.prompt import DESCRIPTIONS, build_prompt, deranged, read_descriptions
 from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
 from invert_rl.evaluation.detection_scoring import score_results
-from invert_rl.runs import write_records
 from invert_rl.tal.training import SupervisedTrainer
 
 ANSWERS = "answers.jsonl"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_prep.errors import DataError
 from data_prep.rows import read_rows
-from invert_rl.runs import cache_folder
+from invert_rl.cache import cache_folder
 from invert_rl.toy.make import VERSION, make_world
 
 ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")

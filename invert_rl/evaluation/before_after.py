@@ -12,13 +12,12 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from data_prep.errors import DataError
-from data_prep.files import read_jsonl
+from data_prep.files import read_jsonl, write_records
 from data_prep.rows import Row
 from invert_rl.evaluation.greedy import answer_rows
 from invert_rl.evaluation.jobs import jobs_of, key_of
 from invert_rl.evaluation.predictions import Prediction, read_predictions
 from invert_rl.evaluation.scoring import metrics_of
-from invert_rl.runs import write_records
 from invert_rl.tasks import TASKS, Preset, Task
 
 if TYPE_CHECKING:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 from accelerate.utils import gather_object
 from transformers import PreTrainedModel, ProcessorMixin
 
-from data_prep.files import read_jsonl
+from data_prep.files import read_jsonl, write_records
 from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, prompt_limit
 from invert_rl.evaluation.jobs import encode_jobs
 from invert_rl.evaluation.predict import complete_with, evaluation_mode
 from invert_rl.evaluation.predictions import Prediction, read_answer, unanswered
 from invert_rl.evaluation.scoring import metrics_of
-from invert_rl.runs import write_records
 from invert_rl.tasks import Preset, Task
 from invert_rl.video.blank import BlankFrameStore
 from invert_rl.video.prefetch import Prefetcher

@@ -16,12 +16,13 @@ import numpy as np
 from transformers import Trainer, TrainerControl
 
 from data_prep.errors import DataError
-from data_prep.files import atomic_write, read_object
-from data_prep.rows import Row
+from data_prep.files import atomic_write, read_object, write_records
+from data_prep.rows import Row, read_rows
+from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.greedy import answer_rows
 from invert_rl.evaluation.scoring import metrics_of
-from invert_rl.runs import write_records
 from invert_rl.tasks import Preset
+from rewards.pipelines import VerbPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,22 @@ def fixed_part(rows: Sequence[Row], count: int | None, seed: int) -> list[Row]:
         return list(rows)
     chosen = np.random.default_rng([seed, len(rows)]).permutation(len(rows))[:count]
     return [rows[number] for number in sorted(chosen)]
+
+
+def validation_of(
+    args: Any, test_rows: Sequence[Row], preset: Preset, options: Mapping[str, Any], pipeline: VerbPipeline | None
+) -> Validation | None:
+    """What a run's options ask to validate on, its test rows unless ``validation_data`` names others; None if nothing.
+
+    Raises `DataError` for rows or metrics that are not there.
+    """
+    if args.eval_strategy == "no":
+        return None
+    rows = test_rows
+    if args.validation_data is not None:
+        rows = read_rows(args.validation_data)
+        rows = annotate_missing(rows, pipeline) if pipeline is not None else rows
+    return Validation(fixed_part(rows, args.validation_samples, args.seed), preset, options, args.keep_best)
 
 
 class Validation:

@@ -9,11 +9,10 @@ from typing import Any
 
 from accelerate import PartialState
 
-from data_prep.files import read_jsonl
+from data_prep.files import read_jsonl, write_records
 from data_prep.rows import Row
 from invert_rl.evaluation.parts import begin, cut_last_line, part_of, parts_of
 from invert_rl.llavaction.answer import Answer, QuestionAnswerer, answer_of
-from invert_rl.runs import write_records
 
 PLAIN, SAP = "mqa", "mqa/sap"
 """Names of the two passes over the questions, the task of their lines."""

@@ -13,7 +13,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from data_prep.files import read_json, read_jsonl
 from invert_rl.psftr.experiment import Metrics, Results
-from invert_rl.runs import SUMMARY, forget_later_steps, write_summary
+from invert_rl.recipe.run_log import forget_later_steps
+from invert_rl.recipe.summary import write_summary
+from invert_rl.run_folder import SUMMARY
 from invert_rl.tal.outcome import COUNTS, metrics_table
 
 EVALUATIONS = "evaluations.jsonl"

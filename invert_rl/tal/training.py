@@ -23,7 +23,7 @@ from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.fingerprint import ResumeFields
 from invert_rl.options import WHOLE_MODEL_OPTIMIZERS, check, check_after
-from invert_rl.runs import RunLog
+from invert_rl.recipe.run_log import RunLog
 from invert_rl.tal.options import SUPERVISED
 
 Draw = Callable[[int, int], Mapping[str, Any]]

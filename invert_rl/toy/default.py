@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.runs import cache_folder
+from invert_rl.cache import cache_folder
 from invert_rl.schedule import TARGET, Draw, generator
 from invert_rl.tasks import Task
 from invert_rl.toy.answers import target_text

@@ -9,8 +9,8 @@ from transformers import TrainerState
 from data_prep.rows import Row, read_rows, write_rows
 from invert_rl.audit_rewards import run_ceilings
 from invert_rl.cli import main
+from invert_rl.recipe.run_log import OnceLogged
 from invert_rl.report.page import _curves
-from invert_rl.runs import OnceLogged
 from invert_rl.tasks import load_preset
 
 VERBS = {"opens": "open", "closes": "close", "washes": "wash", "throws": "throw", "eats": "eat"}

@@ -14,10 +14,12 @@ import pytest
 from safetensors import SafetensorError
 
 from data_prep.errors import DataError
+from invert_rl.cache import cache_folder
 from invert_rl.cli import main
 from invert_rl.errors import explain, need_module
 from invert_rl.loading import CheckpointError
-from invert_rl.runs import cache_folder, clear_errors, parse_arguments
+from invert_rl.recipe.arguments import parse_arguments
+from invert_rl.recipe.console import clear_errors
 from invert_rl.tal.training import SupervisedArguments
 
 SENTENCES = {
@@ -106,7 +108,7 @@ def test_detection_files_of_another_layout(tmp_path, capsys, content):
 
 def test_a_hub_that_cannot_be_reached_is_a_sentence(tmp_path):
     """In a process of its own: offline mode is read when the libraries are imported."""
-    script = "from invert_rl.runs import clear_errors\nfrom invert_rl.models import load_processor\n"
+    script = "from invert_rl.recipe.console import clear_errors\nfrom invert_rl.models import load_processor\n"
     script += "with clear_errors():\n    load_processor('nobody/no-such-model')\n"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)

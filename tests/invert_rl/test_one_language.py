@@ -158,7 +158,7 @@ def test_guesses():
 
 
 def test_recipes_take_other_names_on_the_command_line_and_in_yaml(tmp_path, monkeypatch):
-    from invert_rl.runs import parse_arguments
+    from invert_rl.recipe.arguments import parse_arguments
     from invert_rl.sft.config import InvertSFTConfig
 
     config = tmp_path / "c.yaml"

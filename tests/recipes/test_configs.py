@@ -12,7 +12,6 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from trl import ModelConfig, TrlParser
 
-from invert_rl import runs
 from invert_rl.ablation.config import AblationConfig, read_tables
 from invert_rl.ablation.plan import plan
 from invert_rl.actionvlm.config import ActionVLMArguments
@@ -20,6 +19,7 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.settings import PSFTRArguments
+from invert_rl.recipe import summary
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.wtal.config import WtalArguments
 
@@ -194,9 +194,9 @@ def test_values_that_the_paper_does_not_print_are_marked():
 
 
 def test_a_summary_tells_gpu_memory_and_hours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    assert "gpu" not in json.loads(runs.write_summary(str(tmp_path), {}, {}, 1.0, {}).read_text())
+    assert "gpu" not in json.loads(summary.write_summary(str(tmp_path), {}, {}, 1.0, {}).read_text())
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda: 3 << 30)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "A100")
-    told = json.loads(runs.write_summary(str(tmp_path), {}, {}, 7200.0, {}).read_text())["gpu"]
+    told = json.loads(summary.write_summary(str(tmp_path), {}, {}, 7200.0, {}).read_text())["gpu"]
     assert told == {"name": "A100", "count": 1, "peak_gib": 3.0, "hours": 2.0, "gpu_hours": 2.0}

@@ -14,8 +14,8 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
+from invert_rl.recipe.run_log import RunLog
 from invert_rl.run_folder import LOCK
-from invert_rl.runs import RunLog
 from invert_rl.toy.default import start_checkpoint
 
 RUN = ["--toy_train_clips", "6", "--toy_test_clips", "1", "--per_device_train_batch_size", "4"]

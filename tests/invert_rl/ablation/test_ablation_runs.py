@@ -21,7 +21,7 @@ from invert_rl.ablation.execute import execute
 from invert_rl.ablation.jobs import Job, write_config
 from invert_rl.ablation.plan import plan
 from invert_rl.grpo.config import InvertGRPOConfig
-from invert_rl.runs import config_arguments
+from invert_rl.recipe.arguments import config_arguments
 from invert_rl.schedule import TaskSchedule
 from invert_rl.toy.tiny_model import save_tiny_checkpoint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from invert_rl.runs import forget_later_steps
+from invert_rl.recipe.run_log import forget_later_steps
 
 
 def test_steps_after_the_checkpoint_and_a_cut_off_line_are_dropped(tmp_path):
