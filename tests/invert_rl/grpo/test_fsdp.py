@@ -10,15 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from invert_rl.resume import latest_checkpoint, why_incomplete
-from tests.invert_rl.grpo import two_ranks
-from tests.invert_rl.grpo.torchrun import Rank, distance, read_ranks, run_ranks
+from tests.invert_rl.grpo.sharded_runs import (
+    PLAIN,
+    SAVING,
+    check_equal_and_moved,
+    check_exact_resume,
+    check_run_of_one_rank,
+)
+from tests.invert_rl.grpo.torchrun import Rank, read_ranks, run_ranks
 
 pytestmark = pytest.mark.slow
-
-SAVING = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "max_completion_length": 12}
-SAVING |= {"generation_kwargs": {"exponential_decay_length_penalty": [2, 4.0]}}  # the end comes early, now and then
-
-PLAIN = {"optim": "sgd", "learning_rate": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,7 @@ def ranks(runs) -> Callable[[str], list[Rank]]:
 
 
 def test_the_model_is_sharded_and_trains(ranks):
-    first, second = ranks("straight")
-    assert first.wrapped.startswith("FSDP")
-    assert distance(first.end, second.end) == 0
-    assert distance(first.start, first.end) > 1e-4
+    check_equal_and_moved(ranks("straight"), "FSDP")
 
 
 def test_ranks_may_stop_generating_at_different_lengths(ranks):
@@ -60,22 +58,12 @@ def test_ranks_may_stop_generating_at_different_lengths(ranks):
 
 
 def test_shards_make_the_run_of_one_rank(ranks, tiny_qwen2_5, world, tmp_path):
-    job = {"checkpoint": tiny_qwen2_5, "world": str(world), "output": str(tmp_path)}
-    two_ranks.main({**job, "settings": {**PLAIN, "per_device_train_batch_size": 4}})
-    (alone,) = read_ranks(tmp_path, 1)
-    first, second = ranks("plain")
-    for a, b, both in zip(first.rounds, second.rounds, alone.rounds, strict=True):
-        assert a["completions"] + b["completions"] == both["completions"]
-        assert a["rewards"] + b["rewards"] == both["rewards"]
-    assert distance(first.end, alone.end) < 1e-6
-    assert distance(alone.start, alone.end) > 1e-3
+    check_run_of_one_rank(ranks("plain"), tiny_qwen2_5, world, tmp_path)
 
 
 def test_resume_is_exact(ranks, runs):
     assert latest_checkpoint(runs / "straight") == str(runs / "straight" / "checkpoint-4")
-    straight, resumed = ranks("straight")[0], ranks("resumed")[0]
-    assert resumed.rounds == straight.rounds[2:]
-    assert distance(straight.end, resumed.end) == 0
+    check_exact_resume(ranks("straight")[0], ranks("resumed")[0])
 
 
 def test_a_sharded_checkpoint_that_is_cut_off_is_noticed(runs):

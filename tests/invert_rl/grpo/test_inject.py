@@ -11,7 +11,7 @@ from data_prep.errors import DataError
 from invert_rl.grpo.inject import inject_truth
 from invert_rl.models import load_model
 from invert_rl.schedule import Draw
-from tests.invert_rl.grpo.test_textbook import textbook_gradient
+from tests.invert_rl.grpo.test_textbook import textbook_gradient, train_and_keep_rounds
 
 
 def by_tokens(completion_ids, **columns):
@@ -35,16 +35,7 @@ def one_round(make_trainer, checkpoint, **settings):
         seed=5,
         **{"reward_funcs": [by_tokens], "tasks": ["tvg"], "prompt": "no_think", **settings},
     )
-    generate, rounds = trainer._generate_and_score_completions, []
-
-    def keep(inputs):
-        output = generate(inputs)
-        rounds.append({**output, "lengths": [len(ids) for ids, _ in trainer._rollout]})
-        return output
-
-    trainer._generate_and_score_completions = keep
-    start = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    trainer.train()
+    start, rounds = train_and_keep_rounds(trainer)
     return trainer, rounds[0], start
 
 

@@ -61,6 +61,21 @@ def textbook_gradient(policy, reference, round_, rewards, group: int, temperatur
     return {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
 
 
+def train_and_keep_rounds(trainer):
+    """Train; the weights before it, and each round as the trainer scored it with the lengths of its completions."""
+    generate, rounds = trainer._generate_and_score_completions, []
+
+    def keep(inputs):
+        output = generate(inputs)
+        rounds.append({**output, "lengths": [len(ids) for ids, _ in trainer._rollout]})
+        return output
+
+    trainer._generate_and_score_completions = keep
+    start = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    return start, rounds
+
+
 @pytest.mark.parametrize("refill", [0, 2])
 @pytest.mark.parametrize("share", [True, False], ids=["packed", "copied"])
 def test_one_update_is_that_of_the_textbook(make_trainer, tiny_checkpoint, rows, share, refill):
@@ -87,16 +102,7 @@ def test_one_update_is_that_of_the_textbook(make_trainer, tiny_checkpoint, rows,
         for model in (trainer.ref_model, reference):
             for value in model.parameters():
                 value.mul_(1.05)
-    generate, rounds = trainer._generate_and_score_completions, []
-
-    def keep(inputs):
-        output = generate(inputs)
-        rounds.append({**output, "lengths": [len(ids) for ids, _ in trainer._rollout]})
-        return output
-
-    trainer._generate_and_score_completions = keep
-    start = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    trainer.train()
+    start, rounds = train_and_keep_rounds(trainer)
     (round_,) = rounds
     rewards = trainer._rewards[:, 0]
     spread = rewards.view(-1, 4).nan_to_num(-1).std(dim=1) > 0

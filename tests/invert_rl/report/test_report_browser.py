@@ -21,6 +21,20 @@ CHROMIUM = next(
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 
+ENDING = """
+    out.too_wide = document.documentElement.scrollWidth - window.innerWidth;
+  } catch (error) {
+    errors.push(String(error.stack));
+  }
+  const result = document.createElement("pre");
+  result.id = "visit";
+  result.textContent = JSON.stringify(out);
+  document.body.append(result);
+});
+</script>
+"""
+
+
 VISIT = """
 <script>
 const errors = [];
@@ -78,23 +92,13 @@ window.addEventListener("load", async () => {
     out.focus = heads().indexOf(document.activeElement);
     heads()[0].click();
     out.closed = document.querySelectorAll(".body").length;
-    out.too_wide = document.documentElement.scrollWidth - window.innerWidth;
-  } catch (error) {
-    errors.push(String(error.stack));
-  }
-  const result = document.createElement("pre");
-  result.id = "visit";
-  result.textContent = JSON.stringify(out);
-  document.body.append(result);
-});
-</script>
 """
 
 
 def visit(page: Path, width: int, script: str = VISIT, fragment: str = "") -> tuple[dict, str]:
     """Open a copy of the page that acts on itself; what it found, and what the browser wrote to its console."""
     copy = page.with_name(f"visit-{width}.html")
-    copy.write_text(page.read_text().replace("</head>", script + "</head>"))
+    copy.write_text(page.read_text().replace("</head>", script + ENDING + "</head>"))
     done = subprocess.run(
         [
             str(CHROMIUM),
@@ -209,16 +213,6 @@ window.addEventListener("load", async () => {
     await pause();
     out.nobody = $("#count").textContent;
     out.details = [...document.querySelectorAll("#completions details summary")].map((node) => node.textContent);
-    out.too_wide = document.documentElement.scrollWidth - window.innerWidth;
-  } catch (error) {
-    errors.push(String(error.stack));
-  }
-  const result = document.createElement("pre");
-  result.id = "visit";
-  result.textContent = JSON.stringify(out);
-  document.body.append(result);
-});
-</script>
 """
 
 
