@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# benchmarks/rewards.py bears the name of a package, which would otherwise not be found.
+# The folder of the packages, so that the checks are found however this file is started.
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 

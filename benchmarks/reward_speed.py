@@ -1,6 +1,6 @@
 """Time of the verb rewards for a batch of 32 completions, against one ``nlp(text)`` per text.
 
-``python benchmarks/rewards.py [--json]``. Both ways run in one process, on one thread, alternating; the times are
+``python benchmarks/reward_speed.py [--json]``. Both ways run in one process, on one thread, alternating; the times are
 medians in milliseconds. The plain way reloads nothing either: it only lacks the batch and lemmatizes every word.
 """
 
