@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo docs notebook wheel test test-newer slow-test lint gpu-check vllm-lab vllm-parity clean
+.PHONY: setup demo docs wheel test test-newer slow-test lint gpu-check vllm-lab vllm-parity clean
 
 setup: $(STAMP)
 

@@ -71,7 +71,9 @@ class Ending:
                 title = f"test set, {test_rows} rows, percent"
                 out.print(before_after_table(self.before, self.after, title, self.blind))
             for control, metrics in controls.items():
-                out.print(f"control {control}: " + "  ".join(f"{key} {value:.1f}" for key, value in metrics.items()))
+                if metrics is not self.blind:  # that is a column of the table
+                    numbers = "  ".join(f"{key} {value:.1f}" for key, value in metrics.items())
+                    out.print(f"control {control}: {numbers}")
             for video, reason in quarantine.videos.items():
                 out.print(f"left out: {video}: {reason}", style="yellow")
             out.print(f"{seconds:.0f} s in all\nmodel        {folder / 'model'}\nsummary      {summary}")
