@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_managed_module
 
-from invert_rl.encoding import EncodedPrompt, batch_inputs
+from invert_rl.encoding import EncodedPrompt, batch_inputs, video_inputs
+from invert_rl.grpo.prompt_caches import joined
 from invert_rl.grpo.sampling import sampling_processors
 from invert_rl.models import vision_language_model
 
@@ -17,6 +19,8 @@ TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids")
 """Inputs with one entry for each token of a prompt."""
 POSITION_INPUTS = (*TEXT_INPUTS, "video_grid_thw", "second_per_grid_ts")
 """Inputs that positions are computed from."""
+LARGEST_MASK = 2**24
+"""Most elements, N² each, of a mask for prompts of unequal length; beyond, one length is forwarded at a time."""
 
 
 @contextmanager
@@ -40,6 +44,18 @@ def only_what_is_asked(model: torch.nn.Module) -> Iterator[None]:
             module.generation_config = config
 
 
+def forwarded_together(model: torch.nn.Module, lengths: Sequence[int]) -> list[list[int]]:
+    """The prompts, by number, that are forwarded in one batch: all of them, or those of one length.
+
+    Behind padding attention needs a mask, without it none. Ranks whose weights are sharded must all make the same
+    number of forwards, so these take all prompts at once.
+    """
+    sharded = isinstance(model, FSDPModule) or is_fsdp_managed_module(model) or is_deepspeed_zero3_enabled()
+    if sharded or len(set(lengths)) == 1 or len(lengths) * max(lengths) ** 2 <= LARGEST_MASK:
+        return [list(range(len(lengths)))]
+    return [[number for number, one in enumerate(lengths) if one == length] for length in sorted(set(lengths))]
+
+
 @torch.no_grad()
 def generate_completions(
     model: PreTrainedModel,
@@ -49,24 +65,40 @@ def generate_completions(
     pad_token_id: int,
     eos_token_ids: Sequence[int],
     numbers: torch.Tensor | None = None,
+    videos_of: Callable[[Sequence[EncodedPrompt]], AbstractContextManager[None]] = lambda prompts: nullcontext(),
 ) -> list[list[int]]:
     """Generate one completion for each entry of ``index``, which says which of ``prompts`` it answers.
 
     The prompts, but for their last token, run through vision tower and language model once; their cache, states of
     recurrent layers included, is copied for the completions, and `generate` goes on from there with the last token.
     ``numbers``, shape ``(len(index), most new tokens)``, makes the choices where the config samples
-    (`invert_rl.grpo.sampling`); without them PyTorch's global generator does. Returns token ids up to and including the
-    first end token.
+    (`invert_rl.grpo.sampling`); without them PyTorch's global generator does. ``videos_of`` is entered around the
+    forward of the prompts that it is given. Returns token ids up to and including the first end token.
     """
     inputs = batch_inputs(prompts, pad_token_id)
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     rows = torch.tensor(index, device=model.device)
-    cache = DynamicCache(config=model.config.get_text_config())
     inner = vision_language_model(model)
     positions, deltas = inner.get_rope_index(**{name: inputs[name] for name in POSITION_INPUTS if name in inputs})
     # `generate` wants at least one token that is not in the cache, and a recurrent state cannot be taken back by one.
-    trunk = {name: value[:, :-1] if name in TEXT_INPUTS else value for name, value in inputs.items()}
-    model(**trunk, position_ids=positions[:, :, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    caches = []
+    together = forwarded_together(model, [len(prompt.input_ids) for prompt in prompts])
+    for batch in together:
+        chosen = [prompts[number] for number in batch]
+        trunk = slice(-max(len(prompt.input_ids) for prompt in chosen), -1)
+        part = {name: inputs[name][batch, trunk] for name in TEXT_INPUTS}
+        part |= {name: tensor.to(model.device) for name, tensor in video_inputs(chosen).items()}
+        cache = DynamicCache(config=model.config.get_text_config())
+        with videos_of(chosen):
+            model(
+                **part,
+                position_ids=positions[:, batch, trunk],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        caches.append(cache)
+    cache = joined(caches, [number for batch in together for number in batch])
     cache.reorder_cache(rows)
     inner.rope_deltas = deltas[rows]
     prompt_ids = inputs["input_ids"][rows]

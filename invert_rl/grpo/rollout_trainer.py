@@ -98,7 +98,6 @@ class RolloutTrainer(PromptTrainer):
         )
         with (
             self._part("rollout"),
-            self.vision.of(unique),
             unwrapped as model,
             evaluation_mode(model),
             self.accelerator.autocast(),
@@ -111,6 +110,7 @@ class RolloutTrainer(PromptTrainer):
                 self._tokenizer.pad_token_id,
                 self.eos_token_ids,
                 self._sampling_numbers(places),
+                self.vision.of,
             )
         self._wait_for_ranks()
         return completions, None

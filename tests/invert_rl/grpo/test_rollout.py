@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import GenerationConfig
 
 from data_prep.rows import Row
 from invert_rl.encoding import batch_inputs
+from invert_rl.grpo import rollout
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import NEVER_SAMPLED, load_model, load_processor, never_sampled_ids
 from tests.invert_rl.grpo.test_scoring import encode
@@ -35,6 +37,47 @@ def test_greedy_completions_equal_generate_on_each_prompt(family_checkpoint, wor
         inputs = batch_inputs([prompts[number]], PAD)
         output = model.generate(**inputs, generation_config=config(do_sample=False))
         assert output[0, inputs["input_ids"].shape[1] :].tolist() == completion
+
+
+def test_prompts_of_unequal_length_need_no_mask(family_checkpoint, world: Path, rows: list[Row], monkeypatch):
+    """One length at a time gives the completions of one padded batch; no attention is given N² elements of mask."""
+    prompts = encode(family_checkpoint, world, [("tvg", rows[0]), ("vc", rows[4]), ("tvg", rows[0]), ("ar", rows[2])])
+    lengths = [len(prompt.input_ids) for prompt in prompts]
+    assert len(set(lengths)) == 3
+    model = load_model(family_checkpoint)
+    for parameter in model.parameters():
+        parameter.data *= 3.0
+    index = [1, 0, 3, 2, 0]
+    masks: list[int] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(query, key, value, attn_mask=None, **options):
+        masks.append(0 if attn_mask is None else attn_mask.shape[-2] * attn_mask.shape[-1])
+        return attend(query, key, value, attn_mask=attn_mask, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    largest, told = {}, []
+
+    def completions(limit: int):
+        masks.clear()
+        monkeypatch.setattr(rollout, "LARGEST_MASK", limit)
+        ids = generate_completions(
+            model,
+            prompts,
+            index,
+            config(do_sample=False),
+            PAD,
+            [END],
+            videos_of=lambda some: told.append(some) or nullcontext(),
+        )
+        largest[limit] = max(masks)
+        return ids
+
+    padded, apart = completions(2**24), completions(0)
+    assert padded == apart and len({tuple(ids) for ids in apart}) > 1
+    assert [len(some) for some in told] == [4, *(lengths.count(length) for length in sorted(set(lengths)))]
+    shortest = min(lengths) ** 2
+    assert largest[2**24] > shortest > largest[0]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
