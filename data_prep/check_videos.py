@@ -23,6 +23,7 @@ from data_prep.manifest import (
 )
 from data_prep.probe import VideoRecord, probe
 from data_prep.progress import progress
+from data_prep.ray_engine import add_engine_argument, run_each_on_ray
 from data_prep.rows import read_rows
 from data_prep.workers import TIMEOUT_SECONDS, Failure, run_each
 
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--manifest", type=Path, help="where to write (default: DATA.manifest.jsonl beside the data); resumed"
     )
     parser.add_argument(
-        "--workers", type=_positive_int, default=os.cpu_count() or 1, help="processes (default: one per core)"
+        "--workers", type=_positive_int, metavar="N", help="processes (default: one per core, of all machines with ray)"
     )
     parser.add_argument(
         "--timeout",
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=DURATION_TOLERANCE,
         help="seconds by which decoded and annotated length may differ (default: %(default)s)",
     )
+    add_engine_argument(parser)
     parser.add_argument("--recheck", action="store_true", help="decode files that are unchanged since the last check")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         manifest_path = args.manifest or args.data.with_suffix(".manifest.jsonl")
         names = list(dict.fromkeys(row.video for row in rows))
         checked, reused = check_files(
-            args.videos, names, manifest_path, args.workers, args.timeout, recheck=args.recheck
+            args.videos, names, manifest_path, args.workers, args.timeout, args.recheck, args.engine
         )
     except (DataError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
@@ -101,14 +103,16 @@ def check_files(
     folder: Path,
     names: Sequence[str],
     manifest_path: Path,
-    workers: int = 1,
+    workers: int | None = 1,
     timeout: float = TIMEOUT_SECONDS,
     recheck: bool = False,
+    engine: str = "local",
 ) -> tuple[dict[str, VideoRecord], dict[str, VideoRecord]]:
     """Decode the videos ``names`` of ``folder`` and append to the manifest; returns ``(checked, reused)``.
 
     A file whose size and time are those in the manifest is reused unless ``recheck``; one that is missing,
-    ran out of time or crashed its decoder is always tried again. ``timeout`` is seconds per file.
+    ran out of time or crashed its decoder is always tried again. ``timeout`` is seconds per file, ``workers`` None one
+    process per core, of this machine or (``engine`` "ray") of the cluster.
     """
     reused: dict[str, VideoRecord] = {}
     if manifest_path.exists() and not recheck:
@@ -117,18 +121,25 @@ def check_files(
     todo = [name for name in names if name not in reused]
     checked: dict[str, VideoRecord] = {}
     with open_manifest(manifest_path) as manifest:
-        for name, outcome in progress(probe_each(folder, todo, workers, timeout), "check-videos", total=len(todo)):
+        for name, outcome in progress(
+            probe_each(folder, todo, workers, timeout, engine), "check-videos", total=len(todo)
+        ):
             checked[name] = outcome
             append_record(manifest, outcome)
     return checked, reused
 
 
-def probe_each(folder: Path, names: Sequence[str], workers: int, timeout: float) -> Iterator[tuple[str, VideoRecord]]:
+def probe_each(
+    folder: Path, names: Sequence[str], workers: int | None, timeout: float, engine: str = "local"
+) -> Iterator[tuple[str, VideoRecord]]:
     """Yield ``(name, VideoRecord)`` for each video in the order of completion; see `check_files`."""
     if not names:
         return
-    for name, outcome in run_each(
-        functools.partial(probe, str(folder)), names, workers, timeout, imports=("data_prep.decode",)
+    job, imports = functools.partial(probe, str(folder.absolute())), ("data_prep.decode",)
+    for name, outcome in (
+        run_each_on_ray(job, names, workers, timeout, imports, folders=[folder.absolute()])
+        if engine == "ray"
+        else run_each(job, names, workers or os.cpu_count() or 1, timeout, imports)
     ):
         if isinstance(outcome, Failure):
             status = TIMEOUT if outcome.timed_out else CRASHED

@@ -19,6 +19,7 @@ COMMANDS = {
     "score-verbs": ("rewards.score", "score a verb pipeline on labelled sentences"),
     "evaluate": ("invert_rl.evaluation.command", "score a model or its predictions"),
     "qvhighlights-submission": ("invert_rl.evaluation.submission", "predictions as QVHighlights' server takes them"),
+    "timelens-submission": ("invert_rl.evaluation.timelens_submission", "predictions in TimeLens-Bench's form"),
     "evaluate-detection": ("invert_rl.evaluation.detection_command", "mAP of temporal action localization"),
     "check-features": ("invert_rl.tal.check_command", "every misfit between annotations and features at once"),
     "import-actionformer": ("invert_rl.tal.import_command", "released ActionFormer weights as a model folder"),

@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotators",
         choices=("majority", "mean", "all"),
         default="majority",
-        help="which window of several annotators: the most frequent (the first of them), the rounded mean of their "
-        "chunks, or each different one as a window (default: %(default)s)",
+        help="which window of several annotators: the most frequent (the first of them), their mean in whole "
+        "seconds (VideoMind's), or each different one as a window (default: %(default)s)",
     )
     parser.add_argument("--durations", type=Path, help="JSON {video: seconds}; default: 5 s for each of num_segments")
 
@@ -43,7 +43,8 @@ def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) ->
 def read(
     annotations: Path, annotators: str, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames
 ) -> Iterable[Row]:
-    """Rows of DiDeMo, with id ``didemo-SPLIT-ANNOTATION_ID``; ``times`` (chunks, all annotators) go to ``meta``.
+    """Rows of DiDeMo, with id ``didemo-SPLIT-ANNOTATION_ID``; ``times`` (chunks of all annotators) and ``num_segments``
+    go to ``meta``.
 
     Chunk a to b, both included, is ``[5 a, 5 (b + 1)]`` s, clipped to the length. In TEMPO ``times`` may be one pair.
     Raises `DataError` for another layout.
@@ -65,21 +66,23 @@ def read(
         if duration is None and count is not None:
             duration = CHUNK * count[0]
             ledger.note(entry, "length of the video unknown: 5 s for each of its chunks")
-        windows = [[CHUNK * first, CHUNK * (last + 1)] for first, last in chosen(times, annotators)]
+        meta = {"times": times, "num_segments": record["num_segments"]}
         key = f"{record['annotation_id']}"
-        builder.add(entry, key, video, duration, record["description"], windows, {"times": times})
+        builder.add(entry, key, video, duration, record["description"], chosen(times, annotators), meta)
     return builder.rows
 
 
-def chosen(times: list[list[int]], annotators: str) -> list[tuple[int, int]]:
-    """The chunks ``(first, last)`` that several annotators' pairs become, by the rule of that name."""
+def chosen(times: list[list[int]], annotators: str) -> list[list[float]]:
+    """The windows in seconds that several annotators' chunks ``[first, last]`` become, by the rule of that name.
+
+    "mean" is VideoMind's: whole seconds of the mean first and the mean last chunk.
+    """
     pairs = [(int(first), int(last)) for first, last in times]
-    if annotators == "all":
-        return sorted(set(pairs))
     if annotators == "mean":
         first, last = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
-        return [(round(first), round(last))]
-    return [Counter(pairs).most_common(1)[0][0]]
+        return [[float(round(CHUNK * first)), float(round(CHUNK * (last + 1)))]]
+    kept = sorted(set(pairs)) if annotators == "all" else [Counter(pairs).most_common(1)[0][0]]
+    return [[CHUNK * first, CHUNK * (last + 1)] for first, last in kept]
 
 
 def _chunks(pair: Any) -> bool:

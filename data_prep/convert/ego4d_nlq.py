@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_prep.convert.conversations import questions_of
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
@@ -111,23 +112,17 @@ def _add_flat(builder: RowBuilder, number: int, where: str, record: dict[str, An
 
 def _add_conversation(builder: RowBuilder, number: int, where: str, record: dict[str, Any]) -> None:
     """The questions of one clip: each a user's turn with the query in quotes, and the answer to it."""
-    video: str = ""
-    duration: float | None = None
-    turns = record["messages"]
-    for index in range(0, len(turns) - 1, 2):
-        asked, answered = turns[index].get("content"), turns[index + 1].get("content")
-        if isinstance(asked, list):
-            about: dict[str, Any] = next((part["video_url"] for part in asked if part.get("type") == "video_url"), {})
-            frames = numbers_of([about.get("origin_video_length"), about.get("origin_fps")])
-            video, duration = Path(str(about.get("url", ""))).stem, frames[0] / frames[1] if frames else None
-            asked = next((part["text"] for part in asked if part.get("type") == "text"), "")
-        entry = Entry(number, f"{where}, turn {index}", {"question": asked, "answer": answered})
-        found, times = QUOTED.search(str(asked)), ANSWER.fullmatch(str(answered).strip())
+    about, questions = questions_of(record, where)
+    frames = numbers_of([about.get("origin_video_length"), about.get("origin_fps")])
+    video, duration = Path(str(about.get("url", ""))).stem, frames[0] / frames[1] if frames and frames[1] else None
+    for index, asked, answered in questions:
+        entry = Entry(number, f"{where}, question {index}", {"question": asked, "answer": answered})
+        found, times = QUOTED.search(asked), ANSWER.fullmatch(answered.strip())
         if found is None or times is None:
-            builder.ledger.reject(entry, "no quoted query, or no [[start, end]] for an answer", str(answered)[:80])
+            builder.ledger.reject(entry, "no quoted query, or no [[start, end]] for an answer", answered[:80])
             continue
         window = [float(times[1]), float(times[2])]
-        builder.add(entry, f"{number}-{index // 2}", video, duration, _cleaned(found["query"]), [window])
+        builder.add(entry, f"{number}-{index}", video, duration, _cleaned(found["query"]), [window])
 
 
 def _cleaned(query: Any) -> Any:

@@ -1,12 +1,14 @@
-"""TimeLens-100K and TimeLens2-93K: JSON lines, a video with its events (grouped) or one query (flat)."""
+"""TimeLens-100K and TimeLens2-93K: JSON lines of videos with their events, of queries (flat) or of conversations."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data_prep.convert.conversations import questions_of
 from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
 from data_prep.convert.ledger import Entry, Ledger
 from data_prep.errors import DataError
@@ -15,8 +17,10 @@ from data_prep.progress import progress
 from data_prep.rows import Row
 
 NAME = "timelens"
-HELP = "TimeLens-100K and TimeLens2-93K, grouped or flat (JSONL)"
+HELP = "TimeLens-100K and TimeLens2-93K: grouped, flat, or TimeLens2's conversations (JSONL)"
 PATTERN = "{video}"
+TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)")
+"""Seconds, mm:ss or hh:mm:ss."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +36,15 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
     """Rows, one per query with all its windows, with id ``timelens-SPLIT-LINE-INDEX``.
 
     A ``span`` is a list of windows or one window; ``video_start`` and ``video_end``, of an event or its line, become
-    the row's clip, to which the windows are relative. A video that is a folder of frames (no ending) is rejected.
+    the row's clip, to which the windows are relative. A video that is a folder of frames (no ending) is rejected. Of
+    conversations, whose videos are folders of frames made of files, the file is taken; an answer is read as all its
+    times in pairs, whatever words stand around them.
     """
     builder = RowBuilder(NAME, split, annotations, ledger, video_name)
     for number, where, record in progress(iter_records(annotations), NAME):
+        if "messages" in record:
+            _add_conversation(builder, number, where, record)
+            continue
         events = record.get("events", [record])
         if not {"video_path", "duration"} <= record.keys() or not isinstance(events, list):
             raise DataError(f"{where}: expected the fields video_path, duration and events, or query and span")
@@ -44,6 +53,26 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
                 raise DataError(f"{where}: event {index} has no query and span")
             _add(builder, Entry(number, f"{where}, event {index}", event), f"{number}-{index}", record, event)
     return builder.rows
+
+
+def _add_conversation(builder: RowBuilder, number: int, where: str, record: dict[str, Any]) -> None:
+    about, questions = questions_of(record, where)
+    frames = numbers_of([about.get("processed_video_length"), about.get("processed_fps")])
+    video, duration = str(about.get("url", "")).rstrip("/"), frames[0] / frames[1] if frames and frames[1] else None
+    for index, asked, answered in questions:
+        entry = Entry(number, f"{where}, question {index}", {"question": asked, "answer": answered})
+        query, line_end, form = asked.partition("\n")
+        times = [_seconds(*found) for found in TIME.findall(answered)]
+        if not line_end or not times or len(times) % 2 or re.search(r"\d", TIME.sub("", answered)):
+            builder.ledger.reject(entry, "not a query, a form and an answer of times in pairs", answered[:80])
+            continue
+        builder.ledger.note(entry, "a folder of frames in the conversation: the file of its name stands for it")
+        windows = [times[place : place + 2] for place in range(0, len(times), 2)]
+        builder.add(entry, f"{number}-{index}", f"{video}.mp4", duration, query, windows, {"form": form})
+
+
+def _seconds(hours: str, minutes: str, seconds: str) -> float:
+    return 3600 * float(hours or 0) + 60 * float(minutes or 0) + float(seconds)
 
 
 def _add(builder: RowBuilder, entry: Entry, key: str, record: dict[str, Any], event: dict[str, Any]) -> None:

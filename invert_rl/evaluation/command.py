@@ -13,6 +13,7 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.rows import Row, is_irrelevant, split_windows
 from data_prep.verbs import annotate_verbs
+from invert_rl.evaluation.asked import asked_preset, ruled
 from invert_rl.evaluation.conventions import conventions_of, leaked_rows
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
 from invert_rl.evaluation.named_protocols import PROTOCOLS, NamedProtocol, named_protocol
@@ -24,7 +25,7 @@ from invert_rl.evaluation.predictions import (
     read_predictions,
 )
 from invert_rl.evaluation.protocol import Protocol, compare_results, protocol_id, protocol_line
-from invert_rl.evaluation.rules import Rules
+from invert_rl.evaluation.ray_options import add_ray_arguments
 from invert_rl.evaluation.scoring import (
     counts_of,
     highlights_of,
@@ -34,7 +35,7 @@ from invert_rl.evaluation.scoring import (
     score_answers,
 )
 from invert_rl.evaluation.scoring_protocol import scoring_protocol
-from invert_rl.tasks import DEFAULT_TASK, TASKS, Task, load_preset
+from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
 from invert_rl.tasks.options import (
     add_task_arguments,
     add_verb_arguments,
@@ -43,7 +44,6 @@ from invert_rl.tasks.options import (
     verb_options,
 )
 from invert_rl.tasks.refuse import REFUSE
-from invert_rl.tasks.tvg import Grounding
 from invert_rl.video.options import add_frame_arguments
 
 MAX_NEW_TOKENS = 1024
@@ -87,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model.add_argument("--manifest", type=Path, help="of check-videos: videos that are not ok are not tried")
     model.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    add_ray_arguments(model)
     model.add_argument(
         "--decode-workers",
         type=int,
@@ -117,9 +118,7 @@ def run(args: argparse.Namespace) -> int:
     rows = read_evaluation_rows(args.data)
     sha256 = file_sha256(args.data)
     names = set(args.tasks)
-    preset = load_preset(args.prompt, args.tasks if args.predictions is None else (), args.windows)
-    if published is not None:
-        preset = replace(preset, tasks=ruled(preset.tasks, published.rules))
+    preset = asked_preset(args)
     tasks: Mapping[str, Task] = preset.tasks
     if args.predictions is not None:
         all_tasks = {name: replace(task, windows=args.windows) for name, task in TASKS.items()}
@@ -213,11 +212,6 @@ def evaluation_result(
     result["protocol"] = protocol
     result["protocol_line"] = protocol_line(protocol)
     return result
-
-
-def ruled(tasks: Mapping[str, Task], rules: Rules) -> dict[str, Task]:
-    """The tasks, of which those that name spans in whole videos are counted by ``rules``."""
-    return {name: replace(task, rules=rules) if isinstance(task, Grounding) else task for name, task in tasks.items()}
 
 
 def _complete_by_protocol(args: argparse.Namespace) -> NamedProtocol | None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +23,7 @@ from data_prep.files import decode_json
 from data_prep.progress import progress
 from data_prep.rows import Row, split_windows
 from invert_rl.encoding import PromptEncoder, prompt_limit
-from invert_rl.evaluation.jobs import Job, batches_of, encode_jobs, key_of
+from invert_rl.evaluation.jobs import Job, Share, batches_of, encode_jobs, key_of
 from invert_rl.evaluation.parts import cut_last_line, part_of, parts_of
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import decoding_config
@@ -32,12 +31,6 @@ from invert_rl.schedule import RATING, generator
 from invert_rl.tasks import Task
 from invert_rl.tasks.rewards import RewardWeights, content_scores
 from invert_rl.video.prefetch import Prefetcher
-
-Sample = Callable[[Sequence[Job], Sequence[Job]], list[list[float]]]
-"""Rewards of the sampled answers to each of the first jobs, an empty list where video or prompt cannot be used.
-
-The second are those of the next batch, whose videos can be decoded meanwhile.
-"""
 
 
 class Rater:
@@ -75,7 +68,7 @@ class Rater:
         )
 
     def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[list[float]]:
-        """``generations`` rewards in [0, 1] for each job, in their order."""
+        """``generations`` rewards in [0, 1] for each job, in their order; none where video or prompt cannot be used."""
         asked = encode_jobs(self.encoder, self.clips, self.limit, jobs, upcoming)
         rewards: list[list[float]] = [[] for _ in jobs]
         if not asked.prompts:
@@ -106,10 +99,11 @@ class Rater:
 
 
 def rate_rows(
-    jobs: Sequence[Job], sample: Sample, output: Path, batch_size: int, rank: int = 0, ranks: int = 1
+    jobs: Sequence[Job], samples: Share, output: Path, batch_size: int, rank: int = 0, ranks: int = 1
 ) -> None:
     """Append the rewards of this rank's jobs to ``output.part<rank>``, batch by batch, leaving out what is there.
 
+    ``samples`` gives the rewards of the sampled answers to each job, in any order of the batches.
     Which settings they belong to is `invert_rl.evaluation.parts.begin`'s business.
     """
     done = read_ratings(output)
@@ -118,11 +112,10 @@ def rate_rows(
     cut_last_line(part)
     batches = batches_of(mine, batch_size)
     with part.open("a", encoding="utf-8") as lines:
-        for number, batch in enumerate(progress(batches, "rate", total=len(batches)), start=1):
-            upcoming = list(chain(*batches[number : number + 1]))
+        for batch, sampled in progress(samples(batches), "rate", total=len(batches)):
             records = [
                 {"task": task.name, "id": row.id, "rewards": [round(reward, 6) for reward in rewards]}
-                for (task, row), rewards in zip(batch, sample(batch, upcoming), strict=True)
+                for (task, row), rewards in zip(batch, sampled, strict=True)
             ]
             lines.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             lines.flush()

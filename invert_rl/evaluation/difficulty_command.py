@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows, write_rows
 from data_prep.verbs import annotate_missing
 from invert_rl.evaluation.data import file_sha256
+from invert_rl.evaluation.ray_options import add_ray_arguments, check_engine
 from invert_rl.tasks import DEFAULT_TASKS, TASKS, load_preset
 from invert_rl.tasks.options import (
     add_task_arguments,
@@ -23,6 +26,12 @@ from invert_rl.tasks.options import (
 )
 from invert_rl.tasks.rewards import reward_weights
 from invert_rl.video.options import add_frame_arguments, frame_options
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+    from invert_rl.evaluation.ray_workers import Workplace
+    from invert_rl.video.settings import FrameSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="rows at a time; default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    add_ray_arguments(parser)
     parser.add_argument(
         "--decode-workers",
         type=int,
@@ -78,17 +88,16 @@ def run(args: argparse.Namespace) -> int:
             raise DataError(f"--{name.replace('_', '-')} must be positive, found {getattr(args, name)}")
     from accelerate import PartialState
 
-    from invert_rl.evaluation.difficulty import Rater, rate_rows, read_ratings, with_ratings
+    from invert_rl.evaluation.difficulty import rate_rows, read_ratings, with_ratings
     from invert_rl.evaluation.jobs import jobs_of, key_of
     from invert_rl.evaluation.parts import begin
     from invert_rl.evaluation.protocol import model_sha256
-    from invert_rl.models import CheckpointError, load_model, load_processor
+    from invert_rl.evaluation.ray_workers import at_work
+    from invert_rl.models import load_processor
     from invert_rl.task_data import check_video_root
-    from invert_rl.video.prefetch import Prefetcher
-    from invert_rl.video.settings import FrameSettings
-    from invert_rl.video.store import FrameStore
 
     state = PartialState(cpu=args.cpu)
+    check_engine(args, state.num_processes)
     complete_task_arguments(args, windows="split")
     preset = load_preset(args.prompt, args.tasks, args.windows)
     weights = reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks})
@@ -100,13 +109,8 @@ def run(args: argparse.Namespace) -> int:
         rows = annotate_missing(rows, pipeline)
     check_video_root(rows, args.videos)
     output = args.output or args.data.with_name(f"{args.data.stem}.rated.jsonl")
-    try:
-        processor = load_processor(args.model, args.revision)
-        frames = FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
-        positions = not args.transformers_positions
-        model = load_model(args.model, args.revision, positions, dtype=args.dtype).to(state.device)
-    except (CheckpointError, OSError, ValueError) as error:
-        raise DataError(f"--model {args.model}: {error}") from error
+    with checkpoint_errors(args.model):
+        frames = frames_for(args, load_processor(args.model, args.revision))
     folder = Path(args.model)
     settings: dict[str, Any] = {
         "data": file_sha256(args.data),
@@ -126,23 +130,9 @@ def run(args: argparse.Namespace) -> int:
     }
     with state.main_process_first():
         begin(output, output.with_name(f"{output.name}.settings.json"), settings)
-    workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
-    clips = Prefetcher(FrameStore(args.videos, frames, directory=args.store), workers)
-    rater = Rater(
-        model,
-        processor,
-        clips,
-        weights,
-        verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs),
-        args.generations,
-        args.temperature,
-        args.max_new_tokens,
-        args.seed,
-        preset.chat_template_kwargs,
-    )
     jobs = jobs_of([preset.tasks[name] for name in args.tasks], rows)
-    with clips:
-        rate_rows(jobs, rater, output, args.batch_size, state.process_index, state.num_processes)
+    with at_work(model_rates, args) as (share, _):
+        rate_rows(jobs, share, output, args.batch_size, state.process_index, state.num_processes)
     state.wait_for_everyone()
     if not state.is_main_process:
         return 0
@@ -167,6 +157,58 @@ def run(args: argparse.Namespace) -> int:
         }
     sys.stdout.write(json.dumps(result) + "\n" if args.json else _as_text(result))
     return 0
+
+
+def model_rates(args: argparse.Namespace) -> Workplace:
+    """The checkpoint ``args.model``, ready to sample and to be scored; ``args`` are this command's, completed."""
+    from accelerate import PartialState
+
+    from invert_rl.evaluation.difficulty import Rater
+    from invert_rl.evaluation.ray_workers import Workplace
+    from invert_rl.models import load_model, load_processor
+    from invert_rl.video.prefetch import Prefetcher
+    from invert_rl.video.store import FrameStore
+
+    state = PartialState(cpu=args.cpu)
+    preset = load_preset(args.prompt, args.tasks, args.windows)
+    pipeline = pipeline_for(args.tasks, args.verb_pipeline)
+    with checkpoint_errors(args.model):
+        processor = load_processor(args.model, args.revision)
+        frames = frames_for(args, processor)
+        model = load_model(args.model, args.revision, not args.transformers_positions, dtype=args.dtype)
+    workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
+    clips = Prefetcher(FrameStore(args.videos, frames, directory=args.store), workers)
+    rater = Rater(
+        model.to(state.device),
+        processor,
+        clips,
+        reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks}),
+        verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs),
+        args.generations,
+        args.temperature,
+        args.max_new_tokens,
+        args.seed,
+        preset.chat_template_kwargs,
+    )
+    return Workplace(rater, clips, preset.tasks)
+
+
+def frames_for(args: argparse.Namespace, processor: ProcessorMixin) -> FrameSettings:
+    """Frame settings of the arguments for the processor's model."""
+    from invert_rl.video.settings import FrameSettings
+
+    return FrameSettings(**frame_options(args), image_patch_size=processor.video_processor.patch_size)
+
+
+@contextmanager
+def checkpoint_errors(model: str) -> Iterator[None]:
+    """What a checkpoint cannot be used for, as `DataError` that names it."""
+    from invert_rl.models import CheckpointError
+
+    try:
+        yield
+    except (CheckpointError, OSError, ValueError) as error:
+        raise DataError(f"--model {model}: {error}") from error
 
 
 def _as_text(result: dict[str, Any]) -> str:

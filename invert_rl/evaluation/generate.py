@@ -7,14 +7,13 @@ them at the end. What a killed run wrote is read again, so that nothing is asked
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from data_prep.errors import DataError
 from data_prep.progress import progress
-from data_prep.rows import Row
-from invert_rl.evaluation.jobs import Job, Ranks, batches_of, key_of
+from invert_rl.evaluation.jobs import Job, Ranks, Share, batches_of, key_of
 from invert_rl.evaluation.parts import begin, cut_last_line, part_of, parts_of
 from invert_rl.evaluation.predictions import (
     MISSING_VIDEO,
@@ -25,13 +24,10 @@ from invert_rl.evaluation.predictions import (
 )
 from invert_rl.evaluation.protocol import Protocol
 
-Answer = Callable[[Sequence[Job], Sequence[Job]], list[Prediction]]
-"""Answers the first jobs; the second are those of the next batch, whose videos can be decoded meanwhile."""
-
 
 def generate_predictions(
     jobs: Sequence[Job],
-    answer: Answer,
+    answers: Share,
     output: Path,
     protocol: Protocol,
     batch_size: int,
@@ -40,8 +36,9 @@ def generate_predictions(
 ) -> list[Prediction]:
     """Predictions of all jobs, in their order, also written to ``output`` with the protocol beside it.
 
-    ``unusable`` are ids of rows that are not asked because their video cannot be used; they get ``missing_video``.
-    Raises `DataError` if the files hold the beginning of an evaluation by another protocol.
+    ``answers`` gives the batches' predictions in any order. ``unusable`` are ids of rows that are not asked because
+    their video cannot be used; they get ``missing_video``. Raises `DataError` if the files hold the beginning of an
+    evaluation by another protocol.
     """
     ranks = ranks or Ranks()
     if ranks.index == 0:
@@ -53,17 +50,12 @@ def generate_predictions(
     # By the place in the list of all jobs, so that ranks agree whatever each of them finds done.
     mine = [job for job in jobs[ranks.index :: ranks.count] if key_of(job) not in done]
     part = part_of(output, ranks.index)
-    batches = batches_of(mine, batch_size)
+    out = unusable or {}
+    batches = batches_of([(task, row) for task, row in mine if row.id not in out], batch_size)
     with part.open("a", encoding="utf-8") as lines:
-        for number, batch in enumerate(progress(batches, "evaluate", total=len(batches)), start=1):
-            left_out = [
-                Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in batch if _out(row, unusable)
-            ]
-            asked = [(task, row) for task, row in batch if not _out(row, unusable)]
-            upcoming = [(task, row) for task, row in chain(*batches[number : number + 1]) if not _out(row, unusable)]
-            predictions = left_out + (answer(asked, upcoming) if asked else [])
-            lines.write("".join(json.dumps(p.record(), ensure_ascii=False) + "\n" for p in predictions))
-            lines.flush()
+        _write(lines, [Prediction(row.id, task.name, status=MISSING_VIDEO) for task, row in mine if row.id in out])
+        for _, predictions in progress(answers(batches), "evaluate", total=len(batches)):
+            _write(lines, predictions)
     ranks.wait()
     done = _read_done(jobs, output)
     missing = [key_of(job) for job in jobs if key_of(job) not in done]
@@ -88,5 +80,6 @@ def _read_done(jobs: Sequence[Job], output: Path) -> dict[tuple[str, str], Predi
     return done
 
 
-def _out(row: Row, unusable: dict[str, str] | None) -> bool:
-    return unusable is not None and row.id in unusable
+def _write(lines: IO[str], predictions: Sequence[Prediction]) -> None:
+    lines.write("".join(json.dumps(p.record(), ensure_ascii=False) + "\n" for p in predictions))
+    lines.flush()

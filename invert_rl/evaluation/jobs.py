@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
 
 from data_prep.rows import Row
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, PromptLimit
@@ -15,6 +17,11 @@ from invert_rl.video.prefetch import Prefetcher
 logger = logging.getLogger(__name__)
 
 Job = tuple[Task, Row]
+Answer = Callable[[Sequence[Job], Sequence[Job]], list[Any]]
+"""What becomes of the first jobs, one thing each; the second are the next batch, whose videos can be decoded
+meanwhile."""
+Share = Callable[[Sequence[list[Job]]], Iterator[tuple[list[Job], list[Any]]]]
+"""Yields each batch with what became of its jobs, in any order."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,16 @@ def batches_of(jobs: Sequence[Job], size: int) -> list[list[Job]]:
         own = [job for job in jobs if job[0].name == name]
         batches += [own[first : first + size] for first in range(0, len(own), size)]
     return batches
+
+
+def in_turn(answer: Answer) -> Share:
+    """Batch after batch in this process."""
+
+    def share(batches: Sequence[list[Job]]) -> Iterator[tuple[list[Job], list[Any]]]:
+        for number, batch in enumerate(batches, start=1):
+            yield batch, answer(batch, list(chain(*batches[number : number + 1])))
+
+    return share
 
 
 @dataclass

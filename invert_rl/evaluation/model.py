@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,12 +19,15 @@ from data_prep.errors import DataError
 from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
 from invert_rl.encoding import prompt_limit
+from invert_rl.evaluation.asked import asked_preset
 from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.named_protocols import named_protocol
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.evaluation.protocol import Protocol, model_sha256
+from invert_rl.evaluation.ray_options import check_engine
+from invert_rl.evaluation.ray_workers import Workplace, at_work
 from invert_rl.evaluation.scoring import score_answers
 from invert_rl.evaluation.scoring_protocol import answering_protocol
 from invert_rl.models import CheckpointError, adapter_of, load_config, load_model, load_processor
@@ -49,11 +52,42 @@ def predict_with_model(
     ``scoring`` is the protocol so far, ``preset`` words the tasks, ``options`` are the rewards'. Raises `DataError` for
     a checkpoint, a folder or a setting that cannot be used.
     """
-    disable_progress_bar()
     check_video_root(rows, args.videos)
     jobs = jobs_of([preset.tasks[task] for task in args.tasks], rows)
     asked = {row.id: row for _, row in jobs}.values()
     unusable = split_usable(asked, read_manifest(args.manifest))[1] if args.manifest is not None else {}
+    state = PartialState(cpu=args.cpu, timeout=PATIENCE)
+    check_engine(args, state.num_processes)
+    output = args.output or default_output(args.model, args.data, args.limit)
+    with at_work(model_answers, args) as (share, made):
+
+        def scored(batches: Sequence[list[Job]]) -> Iterator[tuple[list[Job], list[Prediction]]]:
+            for batch, predictions in share(batches):
+                score_answers(predictions, [row for _, row in batch], preset.tasks, options)
+                yield batch, predictions
+
+        predictions = generate_predictions(
+            jobs,
+            scored,
+            output,
+            {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
+            args.batch_size or BATCH[made["decoding"]["backend"]],
+            unusable,
+            Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
+        )
+    if not state.is_main_process:
+        return None
+    sys.stderr.write(f"answers: {output}\n")
+    return predictions, {**scoring, **made}
+
+
+def model_answers(args: argparse.Namespace) -> Workplace:
+    """The checkpoint ``args.model``, ready to answer; ``about`` is the part of the protocol that it stands for.
+
+    Raises `DataError` for a checkpoint or a setting that cannot be used.
+    """
+    disable_progress_bar()
+    preset = asked_preset(args)
     state = PartialState(cpu=args.cpu, timeout=PATIENCE)
     backend = choose_backend(args.backend, state)
     if args.backend == "auto" and adapter_of(args.model, args.revision) is not None:
@@ -76,28 +110,8 @@ def predict_with_model(
     }
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
     clips = Prefetcher(FrameStore(args.videos, settings, directory=args.store), workers)
-    answerer = Answerer(processor, clips, complete, limit, preset.chat_template_kwargs)
-
-    def answer(batch: Sequence[Job], upcoming: Sequence[Job]) -> list[Prediction]:
-        predictions = answerer(batch, upcoming)
-        score_answers(predictions, [row for _, row in batch], preset.tasks, options)
-        return predictions
-
-    output = args.output or default_output(args.model, args.data, args.limit)
-    with clips:
-        predictions = generate_predictions(
-            jobs,
-            answer,
-            output,
-            {"data": scoring["data"], **made, "tasks": args.tasks, "versions": scoring["versions"]},
-            args.batch_size or BATCH[backend],
-            unusable,
-            Ranks(state.process_index, state.num_processes, state.wait_for_everyone),
-        )
-    if not state.is_main_process:
-        return None
-    sys.stderr.write(f"answers: {output}\n")
-    return predictions, {**scoring, **made}
+    answer = Answerer(processor, clips, complete, limit, preset.chat_template_kwargs)
+    return Workplace(answer, clips, preset.tasks, made)
 
 
 def _frame_settings(args: argparse.Namespace, patch_size: int) -> FrameSettings:

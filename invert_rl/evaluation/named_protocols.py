@@ -88,6 +88,9 @@ PROTOCOLS: dict[str, NamedProtocol] = {
         Rules(windows="clipped", comparison=">", thresholds=(0.1, 0.3, 0.5), ranks=(1, 5)),
     ),
     "tacos/published": NamedProtocol("video LLMs", Rules(windows="clipped")),
+    "didemo/official": NamedProtocol(
+        "DiDeMo (LocalizingMoments), which ranks all moments of 5 s chunks", Rules(measure="chunks")
+    ),
     "qvhighlights/moment-detr": NamedProtocol("papers on QVHighlights", Rules(thresholds=(0.5, 0.7))),
     "tvgbench/published": NamedProtocol(
         "Time-R1, whose reader does not apply the clips of 252 rows",

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, iter_records, read_text
 from data_prep.rows import Row, Window, is_seconds, split_windows
+from invert_rl.evaluation.timelens_submission import is_submission, submitted
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
 from invert_rl.video.errors import TOO_LONG
 
@@ -84,7 +85,8 @@ def read_predictions(
     unfinished: bool = False,
     tasks: Mapping[str, Task] = TASKS,
 ) -> list[Prediction]:
-    """Read a predictions file; a line is a `Prediction` record or one of a submission to QVHighlights or VUE-TR.
+    """Read a predictions file; a line is a `Prediction` record or one of a submission to QVHighlights,
+    VUE-TR or TimeLens-Bench.
 
     ``task`` is "tvg" where it is not given, windows are ``[start, end]`` or ``[start, end, confidence]``, and a line
     without windows but with ``text`` is read as its task does. A submission's ``qid`` or ``query_id`` means the row
@@ -102,6 +104,9 @@ def read_predictions(
         content = read_text(path)
         if content.lstrip().startswith("["):
             return [_prediction(record, where, id_of_qid, by_id, tasks) for _, where, record in iter_records(path)]
+        if is_submission(content):
+            answers = submitted(content, str(path), rows)
+            return [_prediction(record, where, id_of_qid, by_id, tasks) for where, record in answers]
         lines = content.split("\n")
     last = max((number for number, line in enumerate(lines) if line.strip()), default=0)
     for number, line in enumerate(lines):

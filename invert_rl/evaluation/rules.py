@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from data_prep.errors import DataError
 from data_prep.rows import Row, Window
 from invert_rl.evaluation import set_scores
+from invert_rl.evaluation.chunk_scores import didemo_metrics
 from invert_rl.evaluation.grounding import THRESHOLDS, grounding_metrics, set_ious, summarize_ious
 from invert_rl.evaluation.published_readers import READERS
 
@@ -33,8 +34,9 @@ class Rules:
     thresholds: tuple[float, ...] = THRESHOLDS
     ranks: tuple[int, ...] = (1,)
     """R{rank}@m for each: the best of so many first windows."""
-    measure: Literal["window", "set", "vue_tr", "iop", "f1", "refusal"] = "window"
-    """IoU with the best of the row's windows; set IoU; VUE-TR's areas; NExT-GQA's IoP; MUSEG's F1; RA-RFT's RA-IoU."""
+    measure: Literal["window", "set", "vue_tr", "iop", "f1", "chunks", "refusal"] = "window"
+    """IoU with the best of the row's windows; set IoU; VUE-TR's areas; NExT-GQA's IoP; MUSEG's F1; DiDeMo's ranks and
+    IoU of chunks; RA-RFT's RA-IoU."""
     unparsable: Literal["zero", "left out"] = "zero"
     """An answer without a window: IoU 0, or not in the denominator."""
     missing: Literal["zero", "left out"] = "zero"
@@ -127,6 +129,8 @@ class Rules:
             return set_scores.iop_metrics(windows, [row.windows for row in used], self.thresholds, strict)
         if self.measure == "f1":
             return set_scores.f1_metrics(windows, [row.windows for row in used], self.thresholds, strict)
+        if self.measure == "chunks":
+            return didemo_metrics(windows, used)
         if self.measure == "set":
             metrics = summarize_ious(set_ious(windows, used)[:, None], strict, self.thresholds, (1,))
         else:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import DataError
 from data_prep.progress import progress
+from data_prep.ray_engine import add_engine_argument, run_each_on_ray
 from data_prep.rows import Window, read_rows
 from data_prep.workers import TIMEOUT_SECONDS, Failure, run_each
 from invert_rl.video.errors import VideoError
@@ -48,9 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         dest="workers",
         type=int,
-        default=os.cpu_count() or 1,
-        help="processes (default: one per core)",
+        metavar="N",
+        help="processes (default: one per core, of all machines with ray)",
     )
+    add_engine_argument(parser)
     parser.add_argument(
         "--timeout", type=float, default=TIMEOUT_SECONDS, help="seconds per video (default: %(default)s)"
     )
@@ -85,11 +87,12 @@ def run(args: argparse.Namespace) -> int:
     windows: dict[VideoRef, dict[Window, None]] = {}
     for row in rows:
         windows.setdefault(VideoRef(row.video, clip=row.clip), {}).update(dict.fromkeys(row.clip_windows))
-    store = FrameStore(args.videos, settings, memory_mb=0, directory=args.store, timeout=args.timeout)
+    videos, directory = args.videos.absolute(), args.store.absolute()
+    store = FrameStore(videos, settings, memory_mb=0, directory=directory, timeout=args.timeout)
     jobs = [(video, tuple(spans)) for video, spans in windows.items()]
     summary: dict[str, Any] = {"videos": len(jobs), "store": str(args.store)}
     try:
-        stored, quarantine = fill(store, jobs, args.workers, args.timeout)
+        stored, quarantine = fill(store, jobs, args.workers, args.timeout, args.engine)
     except OSError as error:
         sys.stderr.write(
             f"error: {args.store}: {error.strerror or error}; what was stored so far is whole, "
@@ -108,16 +111,24 @@ def run(args: argparse.Namespace) -> int:
     return 1 if quarantine.videos else 0
 
 
-def fill(store: FrameStore, jobs: Sequence[Job], workers: int, timeout: float) -> tuple[int, Quarantine]:
+def fill(
+    store: FrameStore, jobs: Sequence[Job], workers: int | None, timeout: float, engine: str = "local"
+) -> tuple[int, Quarantine]:
     """Store the frames of each job's video and of its windows, in worker processes.
 
     Returns how many videos are stored without trouble, and the others. ``timeout``: seconds per video, after
-    which its process is killed. Raises `OSError` as soon as the store cannot be written.
+    which its process is killed; ``workers`` None: one process per core, of this machine or (``engine`` "ray") of the
+    cluster. Raises `OSError` as soon as the store cannot be written.
     """
     # In an order of its own, so that several of these on one store rarely want the same video at a time.
     jobs = random.Random(os.getpid()).sample(list(jobs), len(jobs))
     quarantine, stored = Quarantine(), 0
-    results = run_each(functools.partial(store_one, store), jobs, workers, timeout)
+    work = functools.partial(store_one, store)
+    results = (
+        run_each_on_ray(work, jobs, workers, timeout, folders=[store.root, *filter(None, [store.directory])])
+        if engine == "ray"
+        else run_each(work, jobs, workers or os.cpu_count() or 1, timeout)
+    )
     for (video, _), reasons in progress(results, "cache-frames", total=len(jobs)):
         if isinstance(reasons, Failure):
             quarantine.add(VideoError(video.path, f"decoding: {reasons.reason}"))

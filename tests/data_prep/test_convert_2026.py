@@ -201,7 +201,7 @@ def test_what_a_set_lets_the_user_choose(tmp_path: Path) -> None:
     (first, _), _ = convert(tmp_path, "didemo", SAMPLES["didemo"], "--annotators", "all")
     assert first.windows == ((0.0, 5.0), (5.0, 10.0))
     (first, _), _ = convert(tmp_path, "didemo", SAMPLES["didemo"], "--annotators", "mean")
-    assert first.windows == ((5.0, 10.0),)  # 2/3 is nearest to chunk 1
+    assert first.windows == ((3.0, 8.0),)  # 2/3 of a chunk is 3.3 s, and a chunk later 8.3 s
     (step,), _ = convert(tmp_path, "hirest", SAMPLES["hirest"], "--moments", "steps")
     assert (step.query, step.windows, step.meta["task"]) == ("mix", ((50.0, 58.0),), "Make a mask")
     lengths = tmp_path / "lengths.json"

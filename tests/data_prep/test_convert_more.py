@@ -58,6 +58,54 @@ def test_ego4d_nlq_conversations(tmp_path: Path) -> None:
     assert rows[0].video == "f06d1935-550f-4caa-909c-b2db4c28f599.mp4" and rows[0].windows == ((17.3, 27.3),)
 
 
+def test_timelens_100k_conversations(tmp_path: Path) -> None:
+    source = sample("timelens2_sft/timelens-100k_over180_1137_format2.excerpt.jsonl", tmp_path)
+    rows, summary = convert("timelens", source)
+    assert (len(rows), summary["entries"], summary["videos"], summary["rejected"]) == (200, 200, 40, {})
+    assert not summary["repaired"] and all(1 <= row.windows[0][1] - row.windows[0][0] <= 200 for row in rows)
+    assert rows[0].id == "timelens-test-1-0" and rows[0].duration == 180.5
+    assert rows[0].video == "didemo/53819037@N00_8893941905_0a957d015a.mp4"
+    assert rows[0].query == "When can we see a woman in a green jacket speaking into a megaphone?"
+    assert rows[0].windows == ((169.0, 179.0),)
+    clock = [row for row in rows if row.windows == ((98.0, 105.0),)]
+    assert clock and "[[01:38, 01:45]]" in source.read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "windows"),
+    [
+        ("Time intervals: 1.5 - 2.0, 3 - 4", ((1.5, 2.0), (3.0, 4.0))),
+        ("Between 1 and 2 seconds, and between 3 and 4 seconds.", ((1.0, 2.0), (3.0, 4.0))),
+        ("Start: 55.0s, End: 59.0s", ((55.0, 59.0),)),
+        ("[[00:01:38.5, 00:01:45]]", ((98.5, 105.0),)),
+        ("<1, 2>", ((1.0, 2.0),)),
+        ("1.0-2.0", ((1.0, 2.0),)),
+        ("It happens three times.", None),
+        ("From 1 to 2, and at 5", None),
+    ],
+)
+def test_forms_of_answers(tmp_path: Path, answer: str, windows: Any) -> None:
+    video = {"url": "queryd/-a_b/", "processed_video_length": 481, "processed_fps": 4.0}
+    asked = [
+        {"type": "video_url", "video_url": video},
+        {"type": "text", "text": "<VIDEO_CONTEXT>\nWhen?\nSay [start]."},
+    ]
+    turns = [
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": answer},
+        {"role": "user", "content": "And then?\nSay [start]."},
+        {"role": "assistant", "content": "0.0, 9.0"},
+    ]
+    source = tmp_path / "a.jsonl"
+    source.write_text(json.dumps({"id": 0, "messages": turns}) + "\n")
+    rows, summary = convert("timelens", source)
+    assert [row.windows for row in rows] == [*([windows] if windows else []), ((0.0, 9.0),)]
+    assert sum(summary["rejected"].values()) == (windows is None) and rows[-1].id == "timelens-test-1-1"
+    assert (rows[-1].video, rows[-1].duration) == ("queryd/-a_b.mp4", 120.25)
+    source.write_text(json.dumps({"id": 0, "messages": turns[:3]}) + "\n")
+    convert("timelens", source, fails=True)
+
+
 def challenge(**query: Any) -> dict[str, Any]:
     whole = {
         "clip_start_sec": 2.0,

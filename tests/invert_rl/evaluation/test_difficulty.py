@@ -10,6 +10,7 @@ import torch
 from data_prep.rows import Row, read_rows, write_rows
 from invert_rl.cli import main
 from invert_rl.evaluation.difficulty import Rater, rate_rows, read_ratings, with_ratings
+from invert_rl.evaluation.jobs import in_turn
 from invert_rl.evaluation.parts import part_of
 from invert_rl.models import load_model, load_processor
 from invert_rl.task_data import TaskDataset
@@ -72,10 +73,10 @@ def test_a_killed_rating_goes_on_where_it_was(tmp_path, rows):
 
     output = tmp_path / "rated.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        rate_rows(jobs, lambda batch, upcoming: sample(batch, upcoming, stop_after=4), output, batch_size=2)
+        rate_rows(jobs, in_turn(lambda batch, upcoming: sample(batch, upcoming, stop_after=4)), output, batch_size=2)
     with part_of(output, 0).open("a") as part:
         part.write('{"task": "tvg", "id": "half')
-    rate_rows(jobs, sample, output, batch_size=2)
+    rate_rows(jobs, in_turn(sample), output, batch_size=2)
     assert len(asked) == len(set(asked)) == 10
     ratings = read_ratings(output)
     assert len(ratings) == 10
@@ -88,7 +89,7 @@ def test_ranks_share_the_rows(tmp_path, rows):
     counts = []
     for rank in range(3):
         before = len(read_ratings(output))
-        rate_rows(jobs, lambda batch, upcoming: [[1.0]] * len(batch), output, 2, rank, 3)
+        rate_rows(jobs, in_turn(lambda batch, upcoming: [[1.0]] * len(batch)), output, 2, rank, 3)
         counts.append(len(read_ratings(output)) - before)
     assert sum(counts) == len(rows)
     assert max(counts) - min(counts) <= 1

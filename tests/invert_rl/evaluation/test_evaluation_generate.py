@@ -17,7 +17,7 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.evaluation.generate import generate_predictions
-from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
+from invert_rl.evaluation.jobs import Job, Ranks, in_turn, jobs_of
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.tasks import TASKS
 
@@ -33,8 +33,9 @@ from pathlib import Path
 sys.path.insert(0, {folder!r})
 from test_evaluation_generate import JOBS, PROTOCOL, recorder
 from invert_rl.evaluation.generate import generate_predictions
-answer = recorder(Path({log!r}), seconds=0.1)
-generate_predictions(JOBS, answer, Path({output!r}), PROTOCOL, 2)
+from invert_rl.evaluation.jobs import in_turn
+answers = in_turn(recorder(Path({log!r}), seconds=0.1))
+generate_predictions(JOBS, answers, Path({output!r}), PROTOCOL, 2)
 """
 
 
@@ -73,7 +74,7 @@ def test_killed_and_restarted(tmp_path: Path) -> None:
     with part.open("a") as out:
         out.write('{"id": "r9", "task": "ar", "te')  # a kill in the middle of a line
     log.unlink()
-    predictions = generate_predictions(JOBS, recorder(log), output, PROTOCOL, 2)
+    predictions = generate_predictions(JOBS, in_turn(recorder(log)), output, PROTOCOL, 2)
     assert keys(predictions) == WANTED
     asked = log.read_text().splitlines()
     assert len(asked) == len(set(asked)) == len(JOBS) - saved  # nothing is asked again
@@ -85,10 +86,10 @@ def test_killed_and_restarted(tmp_path: Path) -> None:
 
 def test_finished_evaluation_asks_nothing(tmp_path: Path) -> None:
     log, output = tmp_path / "asked.txt", tmp_path / "p.jsonl"
-    generate_predictions(JOBS, recorder(log), output, PROTOCOL, 4)
+    generate_predictions(JOBS, in_turn(recorder(log)), output, PROTOCOL, 4)
     content = output.read_text()
     log.unlink()
-    generate_predictions(JOBS, recorder(log), output, {**PROTOCOL, "versions": {"torch": "2"}}, 4)
+    generate_predictions(JOBS, in_turn(recorder(log)), output, {**PROTOCOL, "versions": {"torch": "2"}}, 4)
     assert not log.exists() and output.read_text() == content
 
 
@@ -102,8 +103,8 @@ def test_batches_ask_one_task_and_skip_unusable_videos(tmp_path: Path) -> None:
         assert len({task.name for task, _ in jobs}) == 1
         return recorder(tmp_path / "asked.txt")(jobs, upcoming)
 
-    predictions = generate_predictions(JOBS, answer, tmp_path / "p.jsonl", PROTOCOL, 4, {"r0": "broken"})
-    assert sizes == [("tvg", 3), ("tvg", 4), ("tvg", 2), ("ar", 3), ("ar", 4), ("ar", 2)]
+    predictions = generate_predictions(JOBS, in_turn(answer), tmp_path / "p.jsonl", PROTOCOL, 4, {"r0": "broken"})
+    assert sizes == [("tvg", 4), ("tvg", 4), ("tvg", 1), ("ar", 4), ("ar", 4), ("ar", 1)]
     assert told[-1] == []
     assert keys(predictions) == WANTED
     assert [p.status for p in predictions].count("missing_video") == 2
@@ -112,23 +113,25 @@ def test_batches_ask_one_task_and_skip_unusable_videos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("left", ["p.jsonl", "p.jsonl.part0"])
 def test_other_protocol_is_refused(tmp_path: Path, left: str) -> None:
     output = tmp_path / "p.jsonl"
-    generate_predictions(JOBS, recorder(tmp_path / "asked.txt"), output, PROTOCOL, 4)
+    generate_predictions(JOBS, in_turn(recorder(tmp_path / "asked.txt")), output, PROTOCOL, 4)
     output.rename(tmp_path / left)
     with pytest.raises(DataError, match=r"begun with another prompt: \{'name': 'think'\}, now it is"):
-        generate_predictions(JOBS, recorder(tmp_path / "x"), output, {**PROTOCOL, "prompt": {"name": "no_think"}}, 4)
+        generate_predictions(
+            JOBS, in_turn(recorder(tmp_path / "x")), output, {**PROTOCOL, "prompt": {"name": "no_think"}}, 4
+        )
 
 
 def test_foreign_file_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text("mine\n")
     with pytest.raises(DataError, match="is not of this command"):
-        generate_predictions(JOBS, recorder(tmp_path / "x"), tmp_path / "p.jsonl", PROTOCOL, 4)
+        generate_predictions(JOBS, in_turn(recorder(tmp_path / "x")), tmp_path / "p.jsonl", PROTOCOL, 4)
     assert (tmp_path / "p.jsonl").read_text() == "mine\n"
 
 
 def run_rank(index: int, count: int, barrier, folder: Path) -> None:
     ranks = Ranks(index, count, barrier.wait)
     predictions = generate_predictions(
-        JOBS, recorder(folder / f"asked{index}.txt", 0.01), folder / "p.jsonl", PROTOCOL, 2, ranks=ranks
+        JOBS, in_turn(recorder(folder / f"asked{index}.txt", 0.01)), folder / "p.jsonl", PROTOCOL, 2, ranks=ranks
     )
     assert keys(predictions) == WANTED
 
