@@ -8,7 +8,7 @@ evaluator that ours was compared with.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from data_prep.errors import DataError
@@ -45,7 +45,30 @@ class NamedProtocol:
         }
 
 
-_TIMELENS2 = Rules(reader="timelens2", missing="left out", unparsable="left out")
+TIME_R1 = NamedProtocol(
+    "Time-R1",
+    Rules(comparison=">", reader="time_r1", missing="left out"),
+    prompt="time_r1",
+    frames=TIME_R1_FRAMES,
+    max_new_tokens=1024,
+)
+TIMELENS = NamedProtocol(
+    "TimeLens",
+    Rules(reader="timelens", rounding="nearest", duplicates="merged, query cleaned"),
+    prompt="timelens",
+    frames=TIMELENS_FRAMES,
+    max_new_tokens=512,
+)
+VUE_TR = NamedProtocol(
+    "Vidi, Vidi2", Rules(measure="vue_tr", rounding="outward"), windows="all", prompt="vue_tr", frames=VUE_TR_FRAMES
+)
+TIMELENS2 = NamedProtocol(
+    "TimeLens2",
+    Rules(thresholds=(0.1, 0.2, 0.3, 0.5, 0.7), reader="timelens2"),
+    prompt="ego4d_nlq",
+    frames=LONG_FRAMES,
+    max_new_tokens=4096,
+)
 
 PROTOCOLS: dict[str, NamedProtocol] = {
     "charades-sta/published": NamedProtocol("papers on Charades-STA; VSLNet, moment_detr, TimeZero", Rules()),
@@ -56,13 +79,7 @@ PROTOCOLS: dict[str, NamedProtocol] = {
         frames=TIME_R1_FRAMES,
         max_new_tokens=2048,
     ),
-    "charades-sta/time-r1": NamedProtocol(
-        "Time-R1",
-        Rules(comparison=">", reader="time_r1", missing="left out"),
-        prompt="time_r1",
-        frames=TIME_R1_FRAMES,
-        max_new_tokens=1024,
-    ),
+    "charades-sta/time-r1": TIME_R1,
     "charades-sta/lmms-eval": NamedProtocol(
         "lmms-eval temporal_grounding_charades",
         Rules(reader="lmms_eval", swapped="ordered", duplicates="merged"),
@@ -76,13 +93,7 @@ PROTOCOLS: dict[str, NamedProtocol] = {
         max_new_tokens=512,
     ),
     "activitynet-captions/published": NamedProtocol("papers on ActivityNet Captions", Rules()),
-    "activitynet-captions/time-r1": NamedProtocol(
-        "Time-R1",
-        Rules(comparison=">", reader="time_r1", missing="left out"),
-        prompt="time_r1",
-        frames=TIME_R1_FRAMES,
-        max_new_tokens=1024,
-    ),
+    "activitynet-captions/time-r1": TIME_R1,
     "tacos/2d-tan": NamedProtocol(
         "2D-TAN and detectors after it",
         Rules(windows="clipped", comparison=">", thresholds=(0.1, 0.3, 0.5), ranks=(1, 5)),
@@ -92,71 +103,47 @@ PROTOCOLS: dict[str, NamedProtocol] = {
         "DiDeMo (LocalizingMoments), which ranks all moments of 5 s chunks", Rules(measure="chunks")
     ),
     "qvhighlights/moment-detr": NamedProtocol("papers on QVHighlights", Rules(thresholds=(0.5, 0.7))),
-    "tvgbench/published": NamedProtocol(
-        "Time-R1, whose reader does not apply the clips of 252 rows",
-        Rules(comparison=">", reader="time_r1", missing="left out", clips="ignored", unscorable=(11, 800)),
-        prompt="time_r1",
-        frames=TIME_R1_FRAMES,
-        max_new_tokens=1024,
+    "tvgbench/published": replace(
+        TIME_R1,
+        who="Time-R1, whose reader does not apply the clips of 252 rows",
+        rules=replace(TIME_R1.rules, clips="ignored", unscorable=(11, 800)),
     ),
-    "tvgbench/clips": NamedProtocol(
-        "ours: as tvgbench/published with the clips of 252 rows applied, and rows without an answer counted",
-        Rules(comparison=">", reader="time_r1", unscorable=(11, 800)),
-        prompt="time_r1",
-        frames=TIME_R1_FRAMES,
-        max_new_tokens=1024,
+    "tvgbench/clips": replace(
+        TIME_R1,
+        who="ours: as tvgbench/published with the clips of 252 rows applied, and rows without an answer counted",
+        rules=replace(TIME_R1.rules, missing="zero", unscorable=(11, 800)),
     ),
-    "timelens-bench/official": NamedProtocol(
-        "TimeLens",
-        Rules(reader="timelens", rounding="nearest", duplicates="merged, query cleaned"),
-        prompt="timelens",
-        frames=TIMELENS_FRAMES,
-        max_new_tokens=512,
-    ),
-    "timelens-bench/lmms-eval": NamedProtocol(
-        "lmms-eval timelens_charades, timelens_activitynet, timelens_qvhighlights",
-        Rules(reader="timelens", duplicates="merged, query cleaned"),
-        prompt="timelens",
+    "timelens-bench/official": TIMELENS,
+    "timelens-bench/lmms-eval": replace(
+        TIMELENS,
+        who="lmms-eval timelens_charades, timelens_activitynet, timelens_qvhighlights",
+        rules=replace(TIMELENS.rules, rounding="none"),
+        frames={},
         max_new_tokens=50,
     ),
-    "timelens-bench/timelens2": NamedProtocol(
-        "TimeLens2 (VLMEvalKit); it samples with temperature 0.01, top_k 1 and presence_penalty 1.5, ours is greedy",
-        Rules(reader="timelens", missing="left out", unparsable="left out"),
-        prompt="timelens",
+    "timelens-bench/timelens2": replace(
+        TIMELENS,
+        who="TimeLens2 (VLMEvalKit), which samples (temperature 0.01, top_k 1, presence_penalty 1.5); ours is greedy",
+        rules=Rules(reader="timelens", missing="left out", unparsable="left out"),
         frames=TIMELENS2_FRAMES,
         max_new_tokens=4096,
     ),
-    "vue-tr/official": NamedProtocol(
-        "Vidi, Vidi2",
-        Rules(measure="vue_tr", rounding="outward"),
-        windows="all",
-        prompt="vue_tr",
-        frames=VUE_TR_FRAMES,
-    ),
-    "vue-tr/timelens2": NamedProtocol(
-        "TimeLens2, on queries about pictures alone",
-        Rules(measure="vue_tr", rounding="outward", reader="timelens2", missing="left out"),
-        windows="all",
-        prompt="vue_tr",
-        frames=VUE_TR_FRAMES,
+    "vue-tr/official": VUE_TR,
+    "vue-tr/timelens2": replace(
+        VUE_TR,
+        who="TimeLens2, on queries about pictures alone",
+        rules=replace(VUE_TR.rules, reader="timelens2", missing="left out"),
         max_new_tokens=4096,
     ),
-    "momentseeker/timelens2": NamedProtocol(
-        "TimeLens2, on text queries",
-        Rules(measure="set", rounding="outward", reader="timelens2", missing="left out"),
+    "momentseeker/timelens2": replace(
+        TIMELENS2,
+        who="TimeLens2, on text queries",
+        rules=Rules(measure="set", rounding="outward", reader="timelens2", missing="left out"),
         windows="all",
         prompt="momentseeker",
-        frames=LONG_FRAMES,
-        max_new_tokens=4096,
     ),
     "ego4d-nlq/challenge": NamedProtocol("Ego4D's challenge", Rules(thresholds=(0.3, 0.5), ranks=(1, 5))),
-    "ego4d-nlq/timelens2": NamedProtocol(
-        "TimeLens2",
-        Rules(thresholds=(0.1, 0.2, 0.3, 0.5, 0.7), reader="timelens2"),
-        prompt="ego4d_nlq",
-        frames=LONG_FRAMES,
-        max_new_tokens=4096,
-    ),
+    "ego4d-nlq/timelens2": TIMELENS2,
     "next-gqa/official": NamedProtocol(
         "NExT-GQA, grounding part", Rules(measure="iop", thresholds=(0.3, 0.5), missing="left out")
     ),
