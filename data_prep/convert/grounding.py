@@ -30,16 +30,26 @@ SHORT_WINDOW_SECONDS = 1.0
 WHOLE_VIDEO_SECONDS = 0.1
 """A window that leaves out less than this at either end is noted."""
 VIDEO_SUFFIXES = (
+    ".3g2",
     ".3gp",
+    ".asf",
     ".avi",
+    ".divx",
     ".flv",
+    ".m2ts",
+    ".m2v",
     ".m4v",
     ".mkv",
     ".mov",
     ".mp4",
+    ".mpe",
     ".mpeg",
     ".mpg",
+    ".mts",
+    ".ogv",
+    ".qt",
     ".ts",
+    ".vob",
     ".webm",
     ".wmv",
 )
@@ -235,14 +245,17 @@ class VideoNames:
         name = self.pattern.replace("{video}", video)
         if self._by_stem is None:
             return name
-        stem = video.rsplit("/", 1)[-1]
-        if stem.lower().endswith(VIDEO_SUFFIXES):
-            stem = stem.rsplit(".", 1)[0]
-        found = self._by_stem.get(video, self._by_stem.get(stem))
+        found = self._by_stem.get(video, self._by_stem.get(video_stem(video)))
         if found is None:
             self.missing[video] = None
             return name
         return found
+
+
+def video_stem(name: str) -> str:
+    """A video's name without folder and ending; other dots are the name's own (DiDeMo has names that end in one)."""
+    stem = name.rsplit("/", 1)[-1]
+    return stem.rsplit(".", 1)[0] if stem.endswith(".") or stem.lower().endswith(VIDEO_SUFFIXES) else stem
 
 
 def numbers_of(values: Any) -> list[float] | None:

@@ -9,23 +9,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.convert.grounding import VIDEO_SUFFIXES
+from data_prep.convert.grounding import video_stem
 
 _CUT = re.compile(r"_\d+(?:\.\d+)?_\d+(?:\.\d+)?$|_\d+:\d\d:\d\d[:.]\d+_\d+:\d\d:\d\d[:.]\d+$")
 """Start and end of a cut, as QVHighlights, Clotho and Time-R1 write them behind the name."""
-_FORMAT = re.compile(r"\.f\d+$")
-"""What downloaders leave of a stream's number."""
+_OF_COPIES = re.compile(r"\.f\d+$|-cam-\d+$")
+"""What downloaders leave of a stream's number, and a camera's number, which some copies of TACoS have."""
 
 
 def video_id(name: str) -> str:
     """What two names of one video have in common: no folder, no ending, no cut, no ``v_`` before a YouTube id.
 
-    ``a/v_BrgYIg6UXhU.mp4``, ``BrgYIg6UXhU_60.0_210.0.mkv`` and ``BrgYIg6UXhU.f399.mp4`` are all ``BrgYIg6UXhU``.
+    ``a/v_BrgYIg6UXhU.mp4``, ``BrgYIg6UXhU_60.0_210.0.mkv`` and ``BrgYIg6UXhU.f399.mp4`` are all ``BrgYIg6UXhU``;
+    ``s30-d52.avi`` and ``s30-d52-cam-002.mp4`` are one video of TACoS.
     """
-    stem = name.rsplit("/", 1)[-1]
-    if stem.lower().endswith(VIDEO_SUFFIXES):
-        stem = stem.rsplit(".", 1)[0]
-    stem = _CUT.sub("", _FORMAT.sub("", stem))
+    stem = _CUT.sub("", _OF_COPIES.sub("", video_stem(name)))
     return stem[2:] if re.fullmatch(r"v_[\w-]{11}", stem) else stem
 
 

@@ -179,6 +179,9 @@ def test_what_names_of_one_video_have_in_common() -> None:
         "BrgYIg6UXhU_00:01:00:000_00:02:30:500.mp4",
     ]
     assert {video_id(name) for name in same} == {"BrgYIg6UXhU"}
+    didemo = ["a/81311832@N00_4578499646_6f.m2ts", "81311832@N00_4578499646_6f.", "81311832@N00_4578499646_6f.mp4"]
+    assert {video_id(name) for name in didemo} == {"81311832@N00_4578499646_6f"}
+    assert video_id("s30-d52-cam-002.mp4") == "s30-d52"
     assert (
         video_id("-0_a_1b.mp4") == "-0_a_1b" and video_id("s30-d52.avi") == "s30-d52" and video_id("v_12.mp4") == "v_12"
     )
