@@ -76,8 +76,7 @@ $(LAB)/.installed: pyproject.toml
 	touch $@
 
 vllm-parity: vllm-lab
-	$(LAB)/bin/python benchmarks/vllm_parity.py
-	$(LAB)/bin/python benchmarks/vllm_parity.py --server
+	$(LAB)/bin/python benchmarks/vllm_lab/lab.py
 
 clean:
 	rm -rf $(VENV) $(NEWER_VENV) $(LAB) $(DOCS_VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -36,6 +36,7 @@ COMMANDS = {
     "audit-mqa": ("invert_rl.llavaction.audit_command", "what questions give away to who never looks (LLaVAction)"),
     "export-llava": ("invert_rl.llavaction.llava_format", "a LLaVA-OneVision model as lmms-eval loads it (LLaVAction)"),
     "describe-actions": ("invert_rl.wtal.describe_command", "key and complete descriptions of actions by a video LLM"),
+    "parity": ("invert_rl.parity.command", "does an engine (vLLM, a server) compute what the trainer computes?"),
     "plan": ("invert_rl.plan.command", "memory and time of a GRPO run, from config files alone"),
     "tiny-model": ("invert_rl.tiny_model_command", "a checkpoint with random weights of any family, for tests"),
     "merge": ("invert_rl.merge_command", "one checkpoint of a LoRA adapter and its base"),

@@ -19,6 +19,9 @@ EXTRAS = {
 }
 """The extra of this package that brings a module."""
 
+SENTENCES = ("CheckpointError", "ServerError", "ServerLostError", "EngineMismatchError")
+"""Errors of modules that import torch, by name, whose message is for the user."""
+
 FULL_DISK = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing file")
 """What libraries that write files themselves say where the disk is full."""
 
@@ -30,7 +33,7 @@ def explain(error: BaseException) -> str | None:
 
     Asked for are errors of this library about its input, of the file system, and of modules that are not installed.
     """
-    if isinstance(error, DataError | RewardError) or type(error).__name__ in ("CheckpointError", "ServerError"):
+    if isinstance(error, DataError | RewardError) or type(error).__name__ in SENTENCES:
         return _one_line(str(error))
     text = _one_line(str(error))
     if isinstance(error, OSError) and error.errno is not None:

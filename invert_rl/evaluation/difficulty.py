@@ -22,7 +22,7 @@ from data_prep.errors import DataError
 from data_prep.files import decode_json
 from data_prep.progress import progress
 from data_prep.rows import Row, split_windows
-from invert_rl.encoding import PromptEncoder, prompt_limit
+from invert_rl.encoding import EncodedPrompt, PromptEncoder, PromptLimit
 from invert_rl.evaluation.jobs import Job, Share, batches_of, encode_jobs, key_of
 from invert_rl.evaluation.parts import cut_last_line, part_of, parts_of
 from invert_rl.grpo.rollout import generate_completions
@@ -33,66 +33,85 @@ from invert_rl.tasks.rewards import RewardWeights, content_scores
 from invert_rl.video.prefetch import Prefetcher
 
 
+SampleAnswers = Callable[[Sequence[EncodedPrompt], Sequence[Job]], list[list[list[int]]]]
+"""Token ids of several sampled answers to each prompt; the jobs are what each prompt asks."""
+
+
+def sample_with(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    generations: int = 8,
+    temperature: float = 1.0,
+    max_new_tokens: int = 1024,
+    seed: int = 0,
+) -> SampleAnswers:
+    """Answers of ``model`` by transformers.
+
+    The random numbers of an answer depend on ``seed``, task, row id and the answer's number alone.
+    """
+    config = decoding_config(
+        model.eval(), processor, max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
+    )
+
+    def sample(prompts: Sequence[EncodedPrompt], jobs: Sequence[Job]) -> list[list[list[int]]]:
+        index = [number for number in range(len(prompts)) for _ in range(generations)]
+        numbers = np.stack(
+            [
+                generator(seed, RATING, *stream_of(job), answer).random(max_new_tokens, np.float32)
+                for job in jobs
+                for answer in range(generations)
+            ]
+        )
+        ids = generate_completions(
+            model, prompts, index, config, config.pad_token_id, config.eos_token_id, torch.from_numpy(numbers)
+        )
+        return [ids[first : first + generations] for first in range(0, len(ids), generations)]
+
+    return sample
+
+
+def stream_of(job: Job) -> tuple[int, int]:
+    """What tells the random numbers of a task and a row from those of others."""
+    task, row = job
+    return task.stream, zlib.crc32(row.id.encode())
+
+
 class Rater:
     """Samples answers to a batch of jobs of one task and scores them by the rewards of the task's content.
 
-    ``weights`` are the rewards by task, ``options`` what they are told. The random numbers of an answer depend on
-    ``seed``, task, row id and the answer's number alone, so that a rating does not depend on batches, ranks or
-    restarts.
+    ``limit`` is how long a prompt may be, ``weights`` are the rewards by task, ``options`` what they are told. A rating
+    depends on neither batches nor ranks nor restarts, as the random numbers of ``sample`` do not.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        sample: SampleAnswers,
         processor: ProcessorMixin,
         clips: Prefetcher,
+        limit: PromptLimit,
         weights: RewardWeights,
         options: Mapping[str, Any] | None = None,
-        generations: int = 8,
-        temperature: float = 1.0,
-        max_new_tokens: int = 1024,
-        seed: int = 0,
         chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.model = model.eval()
+        self.sample = sample
         self.tokenizer = processor.tokenizer
         self.encoder = PromptEncoder(processor, chat_template_kwargs)
-        self.limit = prompt_limit(model.config, max_new_tokens)
+        self.limit = limit
         self.clips = clips
         self.weights = weights
         self.options = dict(options or {})
-        self.generations = generations
-        self.seed = seed
-        self.config = decoding_config(
-            model, processor, max_new_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0
-        )
 
     def __call__(self, jobs: Sequence[Job], upcoming: Sequence[Job] = ()) -> list[list[float]]:
-        """``generations`` rewards in [0, 1] for each job, in their order; none where video or prompt cannot be used."""
+        """The rewards in [0, 1] of each job's answers, in their order; none where video or prompt cannot be used."""
         asked = encode_jobs(self.encoder, self.clips, self.limit, jobs, upcoming)
         rewards: list[list[float]] = [[] for _ in jobs]
         if not asked.prompts:
             return rewards
-        count = self.generations
-        index = [number for number in range(len(asked.prompts)) for _ in range(count)]
-        numbers = np.stack([self._numbers(*jobs[place], answer) for place in asked.places for answer in range(count)])
-        ids = generate_completions(
-            self.model,
-            asked.prompts,
-            index,
-            self.config,
-            self.config.pad_token_id,
-            self.config.eos_token_id,
-            torch.from_numpy(numbers),
-        )
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        for number, place in enumerate(asked.places):
-            rewards[place] = self._score(*jobs[place], texts[number * count : (number + 1) * count])
+        answers = self.sample(asked.prompts, [jobs[place] for place in asked.places])
+        for place, ids in zip(asked.places, answers, strict=True):
+            texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+            rewards[place] = self._score(*jobs[place], texts)
         return rewards
-
-    def _numbers(self, task: Task, row: Row, answer: int) -> np.ndarray:
-        counter = (task.stream, zlib.crc32(row.id.encode()), answer)
-        return generator(self.seed, RATING, *counter).random(self.config.max_new_tokens, np.float32)
 
     def _score(self, task: Task, row: Row, texts: Sequence[str]) -> list[float]:
         return content_scores(task, texts, [row] * len(texts), self.weights[task.name], self.options)

@@ -28,10 +28,16 @@ from invert_rl.tasks.rewards import reward_weights
 from invert_rl.video.options import add_frame_arguments, frame_options
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from transformers import ProcessorMixin
 
+    from invert_rl.encoding import PromptLimit
+    from invert_rl.evaluation.difficulty import SampleAnswers
     from invert_rl.evaluation.ray_workers import Workplace
     from invert_rl.video.settings import FrameSettings
+
+BATCH = {"transformers": 4, "vllm": 64}
+"""Rows at a time unless ``--batch-size`` says."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, default=0.5, help="reward that counts as solved; default: %(default)s"
     )
     parser.add_argument("--max-new-tokens", type=int, default=1024, help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=4, help="rows at a time; default: %(default)s")
+    parser.add_argument(
+        "--backend", choices=("auto", "transformers", "vllm"), default="auto", help="default: vLLM if it is there"
+    )
+    parser.add_argument("--batch-size", type=int, help="rows at a time; default: 4, with vLLM 64")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
     add_ray_arguments(parser)
@@ -84,12 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Rate the rows; 0 on success. Raises `DataError` or `RewardError` for bad input."""
     for name in ("generations", "temperature", "max_new_tokens", "batch_size"):
-        if getattr(args, name) <= 0:
+        if getattr(args, name) is not None and getattr(args, name) <= 0:
             raise DataError(f"--{name.replace('_', '-')} must be positive, found {getattr(args, name)}")
     from accelerate import PartialState
 
     from invert_rl.evaluation.difficulty import rate_rows, read_ratings, with_ratings
     from invert_rl.evaluation.jobs import jobs_of, key_of
+    from invert_rl.evaluation.model import backend_for
     from invert_rl.evaluation.parts import begin
     from invert_rl.evaluation.protocol import model_sha256
     from invert_rl.evaluation.ray_workers import at_work
@@ -111,12 +121,14 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or args.data.with_name(f"{args.data.stem}.rated.jsonl")
     with checkpoint_errors(args.model):
         frames = frames_for(args, load_processor(args.model, args.revision))
+        args.backend = backend_for(args, state)
     folder = Path(args.model)
     settings: dict[str, Any] = {
         "data": file_sha256(args.data),
         "model": model_sha256(folder) if folder.is_dir() else args.model,
         "frames": asdict(frames),
         **({"positions": "transformers"} if args.transformers_positions else {}),
+        **({"backend": args.backend} if args.backend != "transformers" else {}),
         "tasks": args.tasks,
         "prompt": preset.identity(),
         "windows": args.windows,
@@ -131,8 +143,9 @@ def run(args: argparse.Namespace) -> int:
     with state.main_process_first():
         begin(output, output.with_name(f"{output.name}.settings.json"), settings)
     jobs = jobs_of([preset.tasks[name] for name in args.tasks], rows)
+    batch_size = args.batch_size or BATCH[args.backend]
     with at_work(model_rates, args) as (share, _):
-        rate_rows(jobs, share, output, args.batch_size, state.process_index, state.num_processes)
+        rate_rows(jobs, share, output, batch_size, state.process_index, state.num_processes)
     state.wait_for_everyone()
     if not state.is_main_process:
         return 0
@@ -165,7 +178,7 @@ def model_rates(args: argparse.Namespace) -> Workplace:
 
     from invert_rl.evaluation.difficulty import Rater
     from invert_rl.evaluation.ray_workers import Workplace
-    from invert_rl.models import load_model, load_processor
+    from invert_rl.models import load_processor
     from invert_rl.video.prefetch import Prefetcher
     from invert_rl.video.store import FrameStore
 
@@ -175,22 +188,34 @@ def model_rates(args: argparse.Namespace) -> Workplace:
     with checkpoint_errors(args.model):
         processor = load_processor(args.model, args.revision)
         frames = frames_for(args, processor)
-        model = load_model(args.model, args.revision, not args.transformers_positions, dtype=args.dtype)
+        sample, limit = sampler(args, processor, frames, state)
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
     clips = Prefetcher(FrameStore(args.videos, frames, directory=args.store), workers)
-    rater = Rater(
-        model.to(state.device),
-        processor,
-        clips,
-        reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks}),
-        verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs),
-        args.generations,
-        args.temperature,
-        args.max_new_tokens,
-        args.seed,
-        preset.chat_template_kwargs,
-    )
+    weights = reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks})
+    options = verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs)
+    rater = Rater(sample, processor, clips, limit, weights, options, preset.chat_template_kwargs)
     return Workplace(rater, clips, preset.tasks)
+
+
+def sampler(
+    args: argparse.Namespace, processor: ProcessorMixin, frames: FrameSettings, state: PartialState
+) -> tuple[SampleAnswers, PromptLimit]:
+    """How answers are sampled, by transformers or vLLM, and how long a prompt may be."""
+    from invert_rl.encoding import prompt_limit
+    from invert_rl.evaluation.difficulty import sample_with
+    from invert_rl.evaluation.model import limits_for_vllm
+    from invert_rl.models import load_config, load_model
+
+    drawn = args.generations, args.temperature, args.max_new_tokens, args.seed
+    if args.backend == "vllm":
+        from invert_rl.evaluation.vllm_backend import sample_with_vllm
+
+        limits = limits_for_vllm(args, frames)
+        sample, _, places = sample_with_vllm(args.model, args.revision, processor, *drawn, args.dtype, limits)
+    else:
+        model = load_model(args.model, args.revision, not args.transformers_positions, dtype=args.dtype)
+        sample, places = sample_with(model.to(state.device), processor, *drawn), None
+    return sample, prompt_limit(load_config(args.model, args.revision), args.max_new_tokens, engine=places)
 
 
 def frames_for(args: argparse.Namespace, processor: ProcessorMixin) -> FrameSettings:
@@ -207,6 +232,8 @@ def checkpoint_errors(model: str) -> Iterator[None]:
 
     try:
         yield
+    except DataError:
+        raise
     except (CheckpointError, OSError, ValueError) as error:
         raise DataError(f"--model {model}: {error}") from error
 

@@ -89,15 +89,15 @@ def model_answers(args: argparse.Namespace) -> Workplace:
     disable_progress_bar()
     preset = asked_preset(args)
     state = PartialState(cpu=args.cpu, timeout=PATIENCE)
-    backend = choose_backend(args.backend, state)
-    if args.backend == "auto" and adapter_of(args.model, args.revision) is not None:
-        backend = "transformers"
     try:
+        backend = backend_for(args, state)
         processor = load_processor(args.model, args.revision)
         settings = _frame_settings(args, processor.video_processor.patch_size)
         config = load_config(args.model, args.revision)
         complete, dtype, places = (_with_vllm if backend == "vllm" else _with_transformers)(args, processor, state)
         limit = prompt_limit(config, args.max_new_tokens, engine=places)
+    except DataError:
+        raise
     except (CheckpointError, OSError) as error:
         raise DataError(f"--model {args.model}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -149,6 +149,16 @@ def _with_vllm(
 ) -> tuple[Complete, str, int | None]:
     """How prompts are completed, the precision, and the engine's places where they may be fewer than the model's."""
     from invert_rl.evaluation.vllm_backend import complete_with_vllm
+
+    limits = limits_for_vllm(args, _frame_settings(args, processor.video_processor.patch_size))
+    return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype, limits)
+
+
+def limits_for_vllm(args: argparse.Namespace, settings: FrameSettings) -> dict[str, Any]:
+    """What an engine for ``args.model`` and videos of these settings has to be made for (`engine_limits`).
+
+    Raises `DataError` for a model or an option that vLLM does not take.
+    """
     from invert_rl.grpo.vllm_limits import engine_limits
 
     if args.transformers_positions:
@@ -158,10 +168,15 @@ def _with_vllm(
             f"--model {args.model} is an adapter, which vLLM does not read here: merge it with `invert-rl merge "
             f"{args.model} --output DIR`, or use --backend transformers"
         )
-    settings = _frame_settings(args, processor.video_processor.patch_size)
     positions = getattr(load_config(args.model, args.revision).get_text_config(), "max_position_embeddings", None)
-    limits = engine_limits(settings, args.max_new_tokens, positions=positions)
-    return complete_with_vllm(args.model, args.revision, processor, args.max_new_tokens, args.dtype, limits=limits)
+    return engine_limits(settings, args.max_new_tokens, positions=positions)
+
+
+def backend_for(args: argparse.Namespace, state: PartialState) -> str:
+    """`choose_backend` for ``args.model``: by itself transformers for an adapter and for positions vLLM has not."""
+    if args.backend == "auto" and (args.transformers_positions or adapter_of(args.model, args.revision) is not None):
+        return "transformers"
+    return choose_backend(args.backend, state)
 
 
 def default_output(model: str, data: Path, limit: int | None = None) -> Path:

@@ -35,7 +35,9 @@ from invert_rl.grpo.reward_trainer import RewardTrainer
 from invert_rl.grpo.round_state import check_whole_round, load_round_state, save_round_state
 from invert_rl.grpo.scoring_trainer import PROMPTS
 from invert_rl.grpo.vllm_rollout import (
+    DIFFERENCE,
     SamplingAlarm,
+    check_first_round,
     check_vllm_settings,
     connect_all_ranks,
     engine_length,
@@ -144,6 +146,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
         self._draws, self._finished, self._rollout = [], {}, []
         self._rewards = torch.zeros(0)
         self._refilled = 0
+        self._first_round = args.use_vllm and args.vllm_importance_sampling_correction
 
     def get_train_dataloader(self) -> DataLoader:
         with rows_in_this_process(self.args):
@@ -193,6 +196,9 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
                 ]
                 self._forget_since(counted)
                 continue
+            if self.use_vllm and self._first_round:
+                self._first_round = False
+                check_first_round(self._metrics["train"][DIFFERENCE][-1], self.args, self.model)
             self._task = inputs[0]["task"]
             self._log_round(self._task, output, len(failed), started)
             if self.args.refill_groups and self.beta and not self.args.keep_kl_of_equal_groups:

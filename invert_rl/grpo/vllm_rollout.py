@@ -26,6 +26,7 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.vllm_limits import engine_limits
 from invert_rl.grpo.vllm_prompts import vllm_prompt
 from invert_rl.grpo.vllm_server import ServerError, ServerLostError, VideoClient
+from invert_rl.grpo.vllm_weights import send_weights
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,10 @@ BAN = -100.0
 
 LARGEST_DIFFERENCE = 0.05
 """Mean difference of log-probabilities between engine and trainer beyond which they do not run the same model."""
+
+FIRST_ROUND = {"full": 0.05, "half": 0.1}
+"""The same for the first round of a run, in float32 and in half precision, beyond which it stops. Kernels of a GPU and
+vLLM's sampler there round otherwise than the trainer: a mean of hundredths in bfloat16."""
 
 RESTARTS = 3
 """How often a server may be lost in one round."""
@@ -137,7 +142,7 @@ def push_weights(generation: trl_vllm.VLLMGeneration) -> None:
     if generation.mode == "server":
         _with_server(generation, push=True)
     else:
-        generation.sync_weights()
+        send_weights(generation)
         generation.llm.llm_engine.reset_encoder_cache()
 
 
@@ -183,12 +188,14 @@ def _with_server(generation: trl_vllm.VLLMGeneration, ask: Callable[[], Any] = l
     lost: str | None = None
     for _ in range(RESTARTS + 1):
         if push or lost is not None:
-            _, lost = _on_all_ranks(generation.sync_weights)  # the main process sends; others may ask only then
+            # the main process sends; others may ask only then
+            _, lost = _on_all_ranks(lambda: send_weights(generation))
             generation.server_started = client.started()
         if lost is None:
             answer, lost = _on_all_ranks(lambda: _same_server(generation, ask()))
         if lost is None:
             return answer
+        generation.has_frozen = False
         logger.warning("%s; waiting up to %g s for it to be back", lost, generation.server_timeout)
         client.attach_again(generation.server_timeout, state.device if state.is_main_process else None)
         state.wait_for_everyone()
@@ -298,6 +305,24 @@ def _check_expansion(prompt: EncodedPrompt, engine_ids: Sequence[int]) -> None:
         f"{len(prompt.input_ids)}, and they differ from token {place} on: their processors expand the video "
         "differently; use the versions in docs/vllm.md"
     )
+
+
+def check_first_round(difference: float, args: InvertGRPOConfig, model: PreTrainedModel) -> None:
+    """Raise `EngineMismatchError` where engine and trainer do not agree before anything was trained.
+
+    ``difference`` is TRL's `DIFFERENCE` of the round. Sampling settings whose probabilities the trainer does not have,
+    and quantized weights, which the engine rounds by itself, are left to `SamplingAlarm`.
+    """
+    plain = args.top_p == 1.0 and not args.top_k and not args.min_p and args.repetition_penalty == 1.0
+    if not plain or getattr(model.config, "quantization_config", None) is not None:
+        return
+    limit = FIRST_ROUND["full" if engine_dtype(args, model) == torch.float32 else "half"]
+    if not difference <= limit:
+        raise EngineMismatchError(
+            f"in the first round vLLM and the trainer differ by {difference:.3f} on average in the log-probability of "
+            f"a sampled token (more than {limit}): they see different prompts, positions or weights, or compute in "
+            "different precision; `invert-rl parity` says which (docs/parity.md)"
+        )
 
 
 class SamplingAlarm(TrainerCallback):

@@ -59,11 +59,13 @@ def backend_of(args: argparse.Namespace, encode: SampleEncoder, state: PartialSt
 
 
 def engine_answerer(args: argparse.Namespace, encode: SampleEncoder, batch_size: int) -> tuple[EngineAnswerer, str]:
-    """An answerer with a vLLM engine for ``args.model``, and the engine's precision."""
+    """An answerer with a vLLM engine for ``args.model``, made for the clips' frames, and the engine's precision."""
     from invert_rl.evaluation.vllm_backend import complete_with_vllm
+    from invert_rl.grpo.vllm_limits import engine_limits
 
     encoder = encode.encoder
-    complete, dtype, _ = complete_with_vllm(
-        args.model, None, encoder.processor, args.max_new_tokens, args.dtype, encoder.never_answered()
+    limits = engine_limits(encode.store.settings, args.max_new_tokens, positions=encoder.max_length)
+    complete, dtype, encoder.max_length = complete_with_vllm(
+        args.model, None, encoder.processor, args.max_new_tokens, args.dtype, limits, encoder.never_answered()
     )
     return EngineAnswerer(complete, encode, batch_size), dtype

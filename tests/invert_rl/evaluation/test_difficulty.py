@@ -9,7 +9,8 @@ import torch
 
 from data_prep.rows import Row, read_rows, write_rows
 from invert_rl.cli import main
-from invert_rl.evaluation.difficulty import Rater, rate_rows, read_ratings, with_ratings
+from invert_rl.encoding import prompt_limit
+from invert_rl.evaluation.difficulty import Rater, rate_rows, read_ratings, sample_with, with_ratings
 from invert_rl.evaluation.jobs import in_turn
 from invert_rl.evaluation.parts import part_of
 from invert_rl.models import load_model, load_processor
@@ -27,14 +28,10 @@ def rater(world, tiny_qwen2_5) -> Rater:
     processor = load_processor(tiny_qwen2_5)
     settings = FrameSettings(min_pixels=3136, max_pixels=6272, image_patch_size=processor.video_processor.patch_size)
     store = FrameStore(world / "videos", settings)
-    return Rater(
-        load_model(tiny_qwen2_5),
-        processor,
-        Prefetcher(store, 0),
-        {"tvg": {"format": 1, "iou": 1}},
-        generations=3,
-        max_new_tokens=4,
-    )
+    model = load_model(tiny_qwen2_5)
+    sample = sample_with(model, processor, generations=3, max_new_tokens=4)
+    limit = prompt_limit(model.config, 4)
+    return Rater(sample, processor, Prefetcher(store, 0), limit, {"tvg": {"format": 1, "iou": 1}})
 
 
 def test_answers_do_not_depend_on_the_batch(rater, rows, monkeypatch):

@@ -196,7 +196,7 @@ def test_a_server_that_was_started_again_gets_the_weights_again(
     kind,
 ):
     """Its answers would else be those of the start model: the differences of log-probabilities would grow."""
-    trainer, server = make_served_trainer(tiny_qwen2_5, max_steps=3, learning_rate=3e-2)
+    trainer, server = make_served_trainer(tiny_qwen2_5, max_steps=3, learning_rate=3e-2, freeze_vision=True)
     start = {name: value.clone() for name, value in server.engine.model.state_dict().items()}
     generate, asked, reloads = server.generate, [], []
     born = [1.0]
@@ -216,6 +216,8 @@ def test_a_server_that_was_started_again_gets_the_weights_again(
     monkeypatch.setattr(server, "generate", once)
     trainer.train()
     assert len(reloads) == 4
+    everything = {name for name, _ in server.engine.model.named_parameters()}
+    assert [sent == everything for sent in server.reloaded] == [True, False, True, False]  # a new server has nothing
     assert max(differences(trainer)) <= AGREE
     again = server.calls.index("collective_rpc", 2 * len(PUSH) + 1)
     assert server.calls[again : again + len(PUSH)] == PUSH

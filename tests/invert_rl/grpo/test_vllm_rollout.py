@@ -1,7 +1,7 @@
 """vLLM rollouts against a stand-in engine: a transformers model behind the part of vLLM's interface that is used.
 
 The stand-in expands prompts, processes videos and samples by itself, and takes weights by name. It cannot show how the
-real engine computes: benchmarks/vllm_parity.py runs that one.
+real engine computes: `invert-rl parity` in the lab shows that (docs/parity.md).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import math
 import os
+from collections.abc import Iterable
 from itertools import groupby
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,9 @@ from invert_rl.grpo.vllm_rollout import (
     SamplingAlarm,
     generate_with_vllm,
 )
+from invert_rl.grpo.vllm_weights import block_of, plain_name
 from invert_rl.models import load_model, load_processor, never_sampled_ids
+from invert_rl.parity.change import WeightChange
 from invert_rl.tasks.presets import load_preset
 from tests.invert_rl.grpo.test_scoring import encode
 
@@ -50,6 +53,7 @@ class StandInEngine:
         self.video_token = self.processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
         self.generator = torch.Generator().manual_seed(0)
         self.calls: list[str] = []
+        self.loaded: list[list[str]] = []
         self.requests: list[tuple[dict[str, Any], SimpleNamespace]] = []
         self.caches_of_old_weights: set[str] = set()
         self.frame_step = 1
@@ -59,13 +63,14 @@ class StandInEngine:
             reset_encoder_cache=lambda: self.caches_of_old_weights.discard("encoder"),
         )
 
-    def load_weights(self, weights: list[tuple[str, torch.Tensor]]) -> None:
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         own = dict(self.model.named_parameters())
+        self.loaded.append([])
         for name, value in weights:
             own[name].data.copy_(value)
+            self.loaded[-1].append(name)
         self.caches_of_old_weights = {"encoder", "prefix"}
-        if self.calls[-1:] != ["load"]:
-            self.calls.append("load")
+        self.calls.append("load")
 
     def reset_prefix_cache(self) -> None:
         self.caches_of_old_weights.discard("prefix")
@@ -111,10 +116,14 @@ class StandInEngine:
         while len(tokens) < params.max_tokens and not set(tokens) & set(params.stop_token_ids):
             row = torch.cat([ids, torch.tensor([tokens], dtype=torch.long)], dim=1)
             kinds = torch.nn.functional.pad(types, (0, len(tokens)))
-            logits = self.model(input_ids=row, mm_token_type_ids=kinds, **video).logits[0, -1]
-            logits = logits / (params.temperature or 1e-6)
+            logits = self.model(input_ids=row, mm_token_type_ids=kinds, **video).logits[0, -1].float()
             for token, bias in params.logit_bias.items():
                 logits[token] += bias
+            if getattr(params, "allowed_token_ids", None):
+                logits = torch.full_like(logits, -math.inf).index_copy(
+                    0, torch.tensor(params.allowed_token_ids), logits[params.allowed_token_ids]
+                )
+            logits = logits / (params.temperature or 1e-6)
             scores = logits.log_softmax(dim=0)
             tokens.append(int(torch.multinomial(scores.exp(), 1, generator=self.generator)))
             logprobs.append({tokens[-1]: SimpleNamespace(logprob=scores[tokens[-1]].item())})
@@ -197,6 +206,66 @@ def test_engine_left_behind_is_seen(make_vllm_trainer, tiny_qwen2_5, monkeypatch
     assert steps[0] <= AGREE
     assert steps[2] > 5 * AGREE
     assert "step 3: vLLM and the trainer differ" in caplog.text
+
+
+@pytest.mark.parametrize(("settings", "stops"), [({}, True), ({"top_p": 0.999}, False)])
+def test_a_run_stops_in_the_first_round_where_engine_and_trainer_differ(
+    make_vllm_trainer, tiny_qwen2_5, monkeypatch, settings, stops, caplog
+):
+    """As if the engine were another model; with top_p the numbers are others anyway, and only a warning is given."""
+    monkeypatch.setattr(rollout_trainer, "push_weights", lambda generation: None)
+    trainer = make_vllm_trainer(tiny_qwen2_5, max_steps=1, **settings)
+    WeightChange(trainer.vllm_generation.llm.model).apply(text=1.0)
+    if not stops:
+        with caplog.at_level(logging.WARNING, logger="invert_rl.grpo.vllm_rollout"):
+            trainer.train()
+        assert "step 1: vLLM and the trainer differ" in caplog.text
+        return
+    with pytest.raises(
+        EngineMismatchError, match=r"first round .* differ by 0\.\d+.*more than 0\.05.*invert-rl parity"
+    ):
+        trainer.train()
+
+
+LORA = LoraConfig(r=4, target_modules=r".*layers\.1\.self_attn\.q_proj")
+
+
+@pytest.mark.parametrize(
+    ("settings", "again"),
+    [
+        ({"freeze_vision": True}, lambda name: "visual" not in name),
+        ({"peft_config": LORA}, lambda name: ".layers.1." in name),  # fused projections travel whole
+        ({}, lambda name: True),
+        ({"freeze_vision": True, "vllm_enable_sleep_mode": True}, lambda name: True),  # sleep discards all
+    ],
+)
+def test_one_call_a_round_and_what_is_frozen_only_once(make_vllm_trainer, tiny_qwen2_5, settings, again):
+    trainer = make_vllm_trainer(tiny_qwen2_5, max_steps=3, learning_rate=3e-2, **settings)
+    trainer.train()
+    engine = trainer.vllm_generation.llm
+    names = {name for name, _ in engine.model.named_parameters()}
+    expected = {name for name in names if again(name)}
+    assert [set(loaded) for loaded in engine.loaded] == [names, expected, expected]
+    assert engine.calls.count("load") == 3 and all(len(set(loaded)) == len(loaded) for loaded in engine.loaded)
+    assert max(differences(trainer)) <= AGREE
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("model.visual.blocks.3.attn.qkv.weight", "model.visual.blocks.3"),
+        ("base_model.model.model.language_model.layers.10.mlp.up_proj.lora_A.default.weight", "layers.10"),
+        ("base_model.model.model.language_model.layers.10.mlp.up_proj.base_layer.weight", "layers.10"),
+        ("_fsdp_wrapped_module.model.language_model.layers.1._checkpoint_wrapped_module.mlp.weight", "layers.1"),
+        ("base_model.model.lm_head.modules_to_save.default.weight", "lm_head"),
+        ("base_model.model.model.language_model.embed_tokens.lora_embedding_B.default", "embed_tokens"),
+        ("model.visual.pos_embed.weight", "model.visual.pos_embed"),
+        ("model.language_model.layers.0.linear_attn.A_log", "layers.0"),
+    ],
+)
+def test_blocks_by_name(name, block):
+    found = block_of(plain_name(name))
+    assert found.endswith(block) and found.startswith(("model.", "lm_head"))
 
 
 def test_one_rollout_for_several_optimizer_steps_keeps_the_weights(make_vllm_trainer, tiny_qwen2_5):

@@ -1,6 +1,6 @@
 """Rollouts by a vLLM server: real HTTP to a stand-in for ``vllm serve``, a transformers model behind its routes.
 
-Tensors travel as safetensors here, and in vLLM's own format with the real server, which benchmarks/vllm_parity.py runs.
+Tensors travel as safetensors here, and in vLLM's own format with the real server (docs/parity.md).
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class StandInServer(ThreadingHTTPServer):
             **settings,
         }
         self.calls: list[str] = []
+        self.reloaded: list[set[str]] = []
         self.requests: list[dict[str, Any]] = []
         self.refuses: dict[str, int] = {}
         self.keeps_prefixes = False
@@ -57,7 +58,8 @@ class StandInServer(ThreadingHTTPServer):
     def reload(self, folder: str) -> None:
         weights = safetensors.torch.load_file(Path(folder) / "model.safetensors")
         own = dict(self.engine.model.named_parameters())
-        assert {name: value.shape for name, value in weights.items()} == {name: own[name].shape for name in own}
+        assert {name: value.shape for name, value in weights.items()} == {name: own[name].shape for name in weights}
+        self.reloaded.append(set(weights))
         for name, value in weights.items():
             own[name].data.copy_(value)
 
@@ -190,6 +192,9 @@ def test_server_follows_the_weights(make_served_trainer, request, kind, lora):
     trainer, server = make_served_trainer(checkpoint, max_steps=3, learning_rate=3e-2, **adapters)
     trainer.train()
     assert server.calls == [*PUSH, "generate"] * 3
+    names = {name for name, _ in server.engine.model.named_parameters()}
+    trained = {name for name in names if ".layers." in name} if lora else names  # q_proj and v_proj of all layers
+    assert server.reloaded == [names, trained, trained]
     steps = differences(trainer)
     assert len(steps) == 3
     assert max(steps) <= AGREE

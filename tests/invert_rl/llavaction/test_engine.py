@@ -32,6 +32,7 @@ class Engine:
     """For `vllm.LLM`: expands the placeholder itself and refuses weights that it does not know, as that does."""
 
     def __init__(self, model: str, **arguments) -> None:
+        assert arguments["limit_mm_per_prompt"]["video"]["count"] == 1 and arguments["max_model_len"] <= 4096
         self.processor = AutoProcessor.from_pretrained(model)
         self.model, info = AutoModelForImageTextToText.from_pretrained(model, output_loading_info=True)
         assert not info["unexpected_keys"], info["unexpected_keys"]
@@ -41,7 +42,7 @@ class Engine:
         Engine.last = self
 
     def generate(self, prompts, sampling, use_tqdm):
-        return [self._one(prompt, sampling) for prompt in prompts]
+        return [self._one(prompt, one) for prompt, one in zip(prompts, sampling, strict=True)]
 
     def _one(self, prompt, sampling):
         ids = prompt["prompt_token_ids"]

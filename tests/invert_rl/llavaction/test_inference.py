@@ -23,6 +23,7 @@ from invert_rl.llavaction.specialist import RandomClasses, ScoreArrays
 from invert_rl.llavaction.structured import structured_metrics
 from invert_rl.llavaction.views import ViewSettings
 from invert_rl.video.errors import VideoError
+from invert_rl.video.settings import FrameSettings
 from tests.invert_rl.llavaction.conftest import make_clip
 from tests.invert_rl.llavaction.kitchen import NOUNS, VERBS, make_segments, write_scores
 
@@ -31,6 +32,8 @@ OPTIONS = ["open the box", "sit down", "jump up and down", "wave a hand", "spin 
 
 class RandomClips:
     """In place of a store: a random clip per video name."""
+
+    settings = FrameSettings()
 
     def clip(self, ref):
         if ref.path == "missing.mp4":
