@@ -188,8 +188,9 @@ class Doctor:
             self.found.logps |= {"changed": value, "changed_largest": largest(ours, theirs)}
             cause = None
             if not value <= limit:
+                prefixes = [self.engine.prefix_length(prompt) for prompt in self.prompts]
                 cause = cause_after_a_change(
-                    change, (text, vision), self.reference, self.prompts, said, theirs, self.engine.block
+                    change, (text, vision), self.reference, self.prompts, said, theirs, prefixes
                 )
                 cause = cause or "weights arrive in part, or in other precision: no fault that is known explains it"
             elif visible < VISIBLE * limit:

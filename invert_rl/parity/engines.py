@@ -37,8 +37,6 @@ class Engine(Protocol):
 
     about: dict[str, Any]
     """Name, version, precision (``dtype``) and the like, for the report."""
-    block: int
-    """Tokens of a block of its prefix cache."""
 
     def complete(self, prompts: Sequence[EncodedPrompt], settings: dict[str, Any]) -> list[Reply]:
         """Answers with vLLM's sampling ``settings`` (fields of its `SamplingParams`)."""
@@ -46,6 +44,10 @@ class Engine(Protocol):
 
     def seen(self, prompt: EncodedPrompt) -> Seen | None:
         """What its model got for a prompt that it has completed; None where that cannot be looked at."""
+        ...
+
+    def prefix_length(self, prompt: EncodedPrompt) -> int:
+        """How many of a prompt's first tokens its prefix cache keeps."""
         ...
 
     def push(self) -> None:

@@ -155,11 +155,11 @@ def cause_after_a_change(
     prompts: Sequence[EncodedPrompt],
     answers: Sequence[Completions],
     theirs: Scores,
-    block: int,
+    prefixes: Sequence[int],
 ) -> str | None:
     """Why log-probabilities differ once weights have changed; None where no way that is known meets the engine.
 
-    The model has the new weights before and after.
+    ``prefixes``: how many tokens of each prompt a prefix cache keeps. The model has the new weights before and after.
     """
     text, vision = sizes
     apart = gap(reference.score(prompts, answers), theirs)
@@ -170,7 +170,7 @@ def cause_after_a_change(
     change.apply(vision=vision)
     old_text = gap(reference.score(prompts, answers), theirs)
     change.apply()
-    prefix = reference.score_after_prefix(prompts, answers, block, lambda: change.apply(*sizes))
+    prefix = reference.score_after_prefix(prompts, answers, prefixes, lambda: change.apply(*sizes))
     met = {
         "stale weights: the engine still computes with the weights from before the change; the push does not "
         "reach it": stale,

@@ -99,49 +99,32 @@ class Reference:
         self,
         prompts: Sequence[EncodedPrompt],
         completions: Sequence[Completions],
-        block: int,
+        lengths: Sequence[int],
         swap: Callable[[], None],
     ) -> list[torch.Tensor]:
-        """Scores where keys and values of each prompt's whole blocks were computed before ``swap`` was called.
+        """Scores where keys and values of each prompt's first tokens are those of before ``swap`` was called.
 
-        The blocks end no earlier than the video, which goes through the model in one piece.
+        ``lengths`` are how many tokens of each. What comes after them reads the old keys and values and computes its
+        own anew, as an engine does whose prefix cache outlives a change of weights.
         """
-        caches, lengths = [], []
+        caches = []
         for prompt in prompts:
-            video_end = max(place for place, kind in enumerate(prompt.mm_token_type_ids) if kind) + 1
-            length = max(video_end, (len(prompt.input_ids) - 1) // block * block)
-            cache = DynamicCache(config=self.model.config.get_text_config())
-            inputs = {
-                "input_ids": torch.tensor([prompt.input_ids[:length]]),
-                "position_ids": self.positions(prompt)[:, None, :length],
-                **video_inputs([prompt]),
-            }
-            if prompt.second_per_grid_ts is None:
-                inputs["mm_token_type_ids"] = torch.tensor([prompt.mm_token_type_ids[:length]])
-            with self._precision(RIGHT):
-                self.model(**self._moved(inputs), past_key_values=cache, use_cache=True, logits_to_keep=1)
-            caches.append(cache)
-            lengths.append(length)
+            caches.append(DynamicCache(config=self.model.config.get_text_config()))
+            self._score([prompt], [[[0]]], RIGHT, caches[-1])
         swap()
-        scores = []
-        for prompt, mine, cache, length in zip(prompts, completions, caches, lengths, strict=True):
-            ids, mask = _rows([prompt], [mine])
-            cache.reorder_cache(torch.zeros(len(mine), dtype=torch.long, device=self.model.device))
-            known = self.positions(prompt)
-            later = int(known.max()) + 1 + torch.arange(ids.shape[1] - known.shape[1])
-            places = torch.cat([known, later.expand(3, -1)], dim=1)[:, None].expand(-1, len(mine), -1)
-            inputs = {"input_ids": ids[:, length:], "attention_mask": mask, "position_ids": places[..., length:]}
-            keep = ids.shape[1] - len(prompt.input_ids) + 1
-            with self._precision(RIGHT):
-                logits = self.model(
-                    **self._moved(inputs), past_key_values=cache, use_cache=True, logits_to_keep=keep
-                ).logits
-            scores += self._read(logits, ids, [prompt], [mine], RIGHT)
-        return scores
+        return [
+            part
+            for prompt, mine, cache, length in zip(prompts, completions, caches, lengths, strict=True)
+            for part in self._score([prompt], [mine], RIGHT, _OldPrefix(self.model, cache, length))
+        ]
 
     @torch.no_grad()
     def _score(
-        self, prompts: Sequence[EncodedPrompt], completions: Sequence[Completions], variant: Variant
+        self,
+        prompts: Sequence[EncodedPrompt],
+        completions: Sequence[Completions],
+        variant: Variant,
+        cache: DynamicCache | None = None,
     ) -> list[torch.Tensor]:
         prompts = [_with_seconds(prompt, variant) for prompt in prompts]
         ids, mask = _rows(prompts, completions)
@@ -154,7 +137,9 @@ class Reference:
             **video_inputs(shown),
         }
         with _positions_of(self.model, variant), self._precision(variant):
-            logits = self.model(**self._moved(inputs), logits_to_keep=keep).logits
+            logits = self.model(
+                **self._moved(inputs), logits_to_keep=keep, past_key_values=cache, use_cache=cache is not None
+            ).logits
         return self._read(logits, ids, prompts, completions, variant)
 
     def _read(
@@ -186,6 +171,29 @@ class Reference:
 
     def _moved(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: value.to(self.model.device) for name, value in inputs.items()}
+
+
+class _OldPrefix(DynamicCache):
+    """A cache that shows attention the first ``length`` keys and values of ``old``, of one row, in place of new ones.
+
+    Layers without keys, which keep a recurrent state, are left as they are.
+    """
+
+    def __init__(self, model: PreTrainedModel, old: DynamicCache, length: int) -> None:
+        super().__init__(config=model.config.get_text_config())
+        self.old, self.length = old, length
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values ``(rows, heads, tokens, width)`` of all tokens so far."""
+        new = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        layer = self.old.layers[layer_idx]
+        keys, values = (
+            torch.cat([old[:, :, : self.length].expand(len(mine), -1, -1, -1), mine[:, :, self.length :]], dim=2)
+            for old, mine in zip((layer.keys, layer.values), new, strict=True)
+        )
+        return keys, values
 
 
 def _rows(prompts: Sequence[EncodedPrompt], completions: Sequence[Completions]) -> tuple[torch.Tensor, torch.Tensor]:

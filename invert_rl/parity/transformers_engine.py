@@ -33,6 +33,10 @@ FAULTS = {
 """Ways to break the engine, and what each does."""
 
 
+BLOCK = 16
+"""Tokens of a block of the prefix cache."""
+
+
 class TransformersEngine:
     """Samples token by token from a model of its own, prompt by prompt.
 
@@ -42,8 +46,6 @@ class TransformersEngine:
         trainer: the model whose weights `push` takes.
         fault: one of `FAULTS`.
     """
-
-    block = 16
 
     def __init__(
         self, model: PreTrainedModel, processor: ProcessorMixin, trainer: PreTrainedModel, fault: str | None = None
@@ -77,6 +79,10 @@ class TransformersEngine:
         """Positions and seconds of the last time that it completed this prompt."""
         return self.last.get(_key(vllm_prompt(prompt)))
 
+    def prefix_length(self, prompt: EncodedPrompt) -> int:
+        """Tokens of whole blocks, and of the video."""
+        return self._cut(prompt.input_ids)
+
     @torch.no_grad()
     def push(self) -> None:
         """Copy the trainer's weights and forget what was computed from the old ones."""
@@ -105,7 +111,7 @@ class TransformersEngine:
         positions, deltas = inner.get_rope_index(input_ids=ids, attention_mask=torch.ones_like(ids), **types, **video)
         seconds = inputs.get("second_per_grid_ts")
         self.last[self.key] = Seen(positions[:, 0].cpu(), None if seconds is None else float(seconds[0]))
-        cut = self._prefix_length(ids[0])
+        cut = self._cut(ids[0].tolist())
         cache = copy.deepcopy(self.prefixes.get(self.key))
         if cache is None:
             cache = DynamicCache(config=self.model.config.get_text_config())
@@ -168,11 +174,11 @@ class TransformersEngine:
             input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
         ).logits[:, -1]
 
-    def _prefix_length(self, ids: torch.Tensor) -> int:
+    def _cut(self, ids: Sequence[int]) -> int:
         """Whole blocks before the last token, and no less than the video, which goes through the model in one piece."""
         pad = self.processor.tokenizer.convert_tokens_to_ids("<|video_pad|>")
-        video_end = int((ids == pad).nonzero().max()) + 1
-        return max(video_end, (len(ids) - 1) // self.block * self.block)
+        video_end = len(ids) - list(ids)[::-1].index(pad)
+        return max(video_end, (len(ids) - 1) // BLOCK * BLOCK)
 
     def _expand(self, prompt: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The processor's inputs for what vLLM is given: one placeholder, frames and their metadata."""

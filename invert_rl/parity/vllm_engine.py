@@ -70,6 +70,10 @@ class VLLMEngine:
         """What the engine's model reckoned, of the last time that it began this prompt; None for a server."""
         return self.looked_at.get(self._text_of(prompt.input_ids))
 
+    def prefix_length(self, prompt: EncodedPrompt) -> int:
+        """Whole blocks before the last token."""
+        return (len(prompt.input_ids) - 1) // self.block * self.block
+
     def push(self) -> None:
         """`push_weights`, of all weights."""
         self.generation.has_frozen = False

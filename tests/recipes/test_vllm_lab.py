@@ -25,6 +25,7 @@ from invert_rl.grpo.vllm_limits import engine_limits
 from invert_rl.toy.default import start_checkpoint
 from invert_rl.video.settings import FrameSettings
 from tests.recipes.test_adapter_chain import GRPO, LORA, SHORT, clips  # noqa: F401 - a fixture
+from tests.recipes.test_train_llavaction import epic  # noqa: F401 - a fixture
 
 pytestmark = [
     pytest.mark.slow,
@@ -175,34 +176,25 @@ def test_rating_by_vllm(clips, tmp_path):  # noqa: F811
         assert min(means) > 0.05 and abs(means[0] - means[1]) < 0.12, (task, means)
 
 
-def test_questions_of_llavaction_by_vllm(tmp_path):
+def test_questions_of_llavaction_by_vllm(epic, tmp_path):  # noqa: F811
     """A model of the recipe, its action token included, answers the same by both backends."""
-    home = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for name, mode in (("all", "train"), ("test", "benchmark")):
+        made = ["--annotations", epic / f"{name}.csv", "--classes-from", epic / "all.csv", "--mode", mode]
+        run("-m", "invert_rl.cli", "build-mqa", *made, "--specialist", "random", "--output", tmp_path / f"{name}.jsonl")
+    data = ["--train_data", tmp_path / "all.jsonl", "--video_root", epic / "videos", "--save_strategy", "no"]
+    base = save_model(tmp_path, "qwen2_5_vl")
     run(
-        *(ROOT / "recipes" / "train_llavaction.py", "--toy_train_clips", 6, "--toy_test_clips", 2, "--max_steps", 20),
-        *("--per_device_train_batch_size", 4, "--compare_random", "false", "--output_dir", tmp_path / "run"),
-        *("--use_cpu", "true"),
-        **home,
+        *(ROOT / "recipes" / "train_llavaction.py", *data, "--model_name_or_path", base, "--max_steps", 2),
+        *("--per_device_train_batch_size", 2, "--output_dir", tmp_path / "run"),
     )
-    (questions,) = (tmp_path / "run").glob("questions*test*.jsonl")
-    (videos,) = (tmp_path / "cache").rglob("videos")
     answers = []
     for backend in ("transformers", "vllm"):
         output = tmp_path / f"{backend}.jsonl"
-        words = [
-            "evaluate-mqa",
-            "--model",
-            tmp_path / "run" / "model",
-            "--data",
-            questions,
-            "--videos",
-            videos,
-            "--cpu",
-        ]
-        words += ["--dtype", "float32", "--backend", backend, "--output", output, "--json"]
-        run("-c", COMMAND, CPU_ENGINE[1], *words, **home)
+        words = ["evaluate-mqa", "--model", tmp_path / "run" / "model", "--data", tmp_path / "test.jsonl"]
+        words += ["--videos", epic / "videos", "--cpu", "--dtype", "float32", "--backend", backend]
+        run("-c", COMMAND, CPU_ENGINE[1], *words, "--max-new-tokens", 16, "--output", output)
         answers.append([json.loads(line) for line in output.read_text().splitlines()])
-    assert answers[0] == answers[1] and len(answers[0]) > 3
+    assert answers[0] == answers[1] and len({line["text"] for line in answers[0]}) > 3
 
 
 COMMAND = "import sys; from invert_rl.plugins import load_plugins; load_plugins(sys.argv[1:2]); " + (
@@ -221,21 +213,23 @@ def test_parity(kind, engine, tmp_path):
     assert ("positions" in found["not_checked"]) == (engine == "server")
 
 
+ONLY_LOADED = "lambda generation: vllm_weights.load_into_engine(generation, generation._iter_named_params())"
+
+
 @pytest.mark.parametrize(
     ("broken", "verdict"),
     [
         ("push_weights = lambda generation: None", "weights: stale weights"),
-        ("push_weights = lambda generation: send_weights(generation)", "weights: stale vision features"),
+        (f"push_weights = {ONLY_LOADED}", "weights: stale prefix cache"),
         ("ENGINE_ARGUMENTS['dtype'] = 'bfloat16'", "precision: another precision"),
     ],
 )
 def test_parity_names_what_is_broken_in_a_real_engine(broken, verdict, tmp_path):
-    """The push that does nothing; the push that forgets the encoder cache; an engine in half precision."""
+    """The push that does nothing; the push that leaves the prefix cache; an engine in half precision."""
     plugin = tmp_path / "broken.py"
     plugin.write_text(
-        "from invert_rl.grpo import vllm_rollout\nfrom invert_rl.grpo.vllm_weights import send_weights\n"
-        f"from invert_rl.parity import vllm_engine\n{'' if 'ENGINE' not in broken else 'vllm_rollout.'}"
-        f"{'' if 'ENGINE' in broken else 'vllm_engine.'}{broken}\n"
+        "from invert_rl.grpo import vllm_rollout, vllm_weights\nfrom invert_rl.parity import vllm_engine\n"
+        f"{'vllm_rollout' if 'ENGINE' in broken else 'vllm_engine'}.{broken}\n"
     )
     found = compare("qwen2_5_vl", "vllm", tmp_path, plugin)
     assert not found["ok"] and found["verdict"].startswith(verdict), found
