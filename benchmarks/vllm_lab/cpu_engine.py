@@ -20,8 +20,9 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "3000",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-"""1 GiB of cache, no thread bound to a core, no chatter; what is set already stays."""
+"""1 GiB of cache, no thread bound to a core, no chatter, no process more than is needed; what is set already stays."""
 
 
 def load_into_cpu_engine(generation: Any, weights: Iterator[tuple[str, torch.Tensor]]) -> None:

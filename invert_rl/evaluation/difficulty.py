@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -31,7 +31,6 @@ from invert_rl.schedule import RATING, generator
 from invert_rl.tasks import Task
 from invert_rl.tasks.rewards import RewardWeights, content_scores
 from invert_rl.video.prefetch import Prefetcher
-
 
 SampleAnswers = Callable[[Sequence[EncodedPrompt], Sequence[Job]], list[list[list[int]]]]
 """Token ids of several sampled answers to each prompt; the jobs are what each prompt asks."""
