@@ -223,6 +223,7 @@ ONLY_LOADED = "lambda generation: vllm_weights.load_into_engine(generation, gene
         (f"push_weights = {ONLY_LOADED}", "weights: stale prefix cache"),
         ("ENGINE_ARGUMENTS['dtype'] = 'bfloat16'", "precision: another precision"),
     ],
+    ids=["nothing_pushed", "prefixes_kept", "half"],
 )
 def test_parity_names_what_is_broken_in_a_real_engine(broken, verdict, tmp_path):
     """The push that does nothing; the push that leaves the prefix cache; an engine in half precision."""
