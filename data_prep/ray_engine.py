@@ -9,10 +9,12 @@ what makes the local engine resumable does so here.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import logging
 import os
 import socket
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,11 +99,17 @@ class RayTeam:
             self._hire()
 
     def __enter__(self) -> RayTeam:
+        self._stdout = contextlib.redirect_stdout(sys.stderr)  # Ray tells there of dead workers: results go to stdout
+        self._stdout.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         for actor in [*self.idle, *(actor for actor, _ in self.busy.values())]:
             self.ray.kill(actor)
+        if _connections:
+            _connections.clear()
+            self.ray.shutdown()
+        self._stdout.__exit__(None, None, None)
 
     def wait_for_about(self) -> Any:
         """`about`, after the first worker has been built."""
@@ -201,6 +209,10 @@ def _apart(function: Callable[[Item], Result], timeout: float, imports: Sequence
     return lambda item, upcoming: worker.call(item, timeout)
 
 
+_connections: list[ModuleType] = []
+"""Ray, where this process was connected to its cluster by `_connected` and not by the program around it."""
+
+
 def _connected() -> ModuleType:
     """Ray, connected to its cluster; raises `DataError` where it is not installed or has none."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports over the network
@@ -213,4 +225,5 @@ def _connected() -> ModuleType:
             ray.init(include_dashboard=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise DataError(f"--engine ray: no cluster ({error})") from error
+        _connections.append(ray)
     return ray

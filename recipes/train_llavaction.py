@@ -94,7 +94,7 @@ def train_arm(
 
     # model
     name, revision = model_args.model_name_or_path, model_args.model_revision
-    processor = load_action_processor(name, revision)
+    processor = load_action_processor(name, revision, run.action_tokens)
     lora = get_peft_config(model_args)
 
     def build() -> PreTrainedModel | PeftModel:
@@ -107,6 +107,7 @@ def train_arm(
             revision,
             trained_positions=run.trained_positions,
             layers=run.action_layer,
+            tokens=run.action_tokens,
             dtype=model_args.dtype,
             attn_implementation=model_args.attn_implementation,
         )

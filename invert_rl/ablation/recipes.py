@@ -62,6 +62,12 @@ def _wtal() -> tuple[type, ...]:
     return (WtalArguments,)
 
 
+def _llavaction() -> tuple[type, ...]:
+    from invert_rl.llavaction.config import LLaVActionConfig
+
+    return LLaVActionConfig, ModelConfig
+
+
 RECIPES = {
     "grpo_invert": AblatedRecipe(
         "grpo_invert.py", GROUNDING, ("R1@0.3", "R1@0.5", "R1@0.7"), _grpo, trained_start=True
@@ -70,6 +76,9 @@ RECIPES = {
         "train_actionvlm.py", (*DETECTION, *GROUPS, "LAP"), DETECTION[:1], _actionvlm, 100.0
     ),
     "train_psftr": AblatedRecipe("train_psftr.py", (*DETECTION, "seen_average_mAP"), DETECTION[:1], _psftr, 100.0),
+    "train_llavaction": AblatedRecipe(
+        "train_llavaction.py", ("MQA", "unparsable", "random/MQA"), ("MQA",), _llavaction
+    ),
     "distill_wtal": AblatedRecipe("distill_wtal.py", DETECTION, DETECTION[:1], _wtal, 100.0),
 }
 """By the name that an ablation's YAML gives as ``recipe``."""

@@ -11,14 +11,16 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 ACTION_TOKEN = "<|action|>"
 """Its name in the tokenizer; a token like any other for generation, caches and servers."""
+ACTION_TOKENS = (ACTION_TOKEN, "<|action_noun|>", "<|action_class|>")
+"""Table 10's three tokens, whose states the verb, the noun and the action head see; else the first alone."""
 CLOSING = ("<|vision_end|>",)
 """What a template writes right after visual tokens as a part of them; the released Qwen models never saw it missing."""
 
 
-def add_action_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give the tokenizer the action token unless it has it, and return its id; no other id changes."""
-    tokenizer.add_special_tokens({"additional_special_tokens": [ACTION_TOKEN]}, replace_extra_special_tokens=False)
-    return tokenizer.convert_tokens_to_ids(ACTION_TOKEN)
+def add_action_tokens(tokenizer: PreTrainedTokenizerBase, count: int = 1) -> None:
+    """Give the tokenizer the first ``count`` of `ACTION_TOKENS` unless it has them; no other id changes."""
+    names = list(ACTION_TOKENS[:count])
+    tokenizer.add_special_tokens({"additional_special_tokens": names}, replace_extra_special_tokens=False)
 
 
 def visual_ids(processor: ProcessorMixin, config: Any) -> tuple[set[int], set[int]]:
@@ -45,7 +47,7 @@ def action_place(ids: Sequence[int], placeholders: Collection[int], closing: Col
 
 
 def find_action_token(input_ids: Tensor, token_id: int) -> Tensor:
-    """The position of the action token in each row of ``input_ids`` (batch, length), padding on either side.
+    """The position of an action token in each row of ``input_ids`` (batch, length), padding on either side.
 
     Shape (batch,). Raises `ValueError` for a row that does not hold it exactly once, as after a truncation.
     """

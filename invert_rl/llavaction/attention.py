@@ -42,10 +42,10 @@ def token_attention(model: Any, encoder: ClipEncoder, item: Encoded) -> TokenAtt
     for token in encoder.placeholders:
         visual |= ids == token
     first_text = int(visual.nonzero().max()) + 1
-    action = None if encoder.token_id is None else int((ids == encoder.token_id).nonzero()[0])
-    text = [place for place in range(first_text, len(ids)) if place != action]
+    action = [int((ids == token).nonzero()[0]) for token in encoder.token_ids]
+    text = [place for place in range(first_text, len(ids)) if place not in action]
     weights = mean[text].amax(0).cpu()  # (length,)
-    return TokenAttention(weights[visual].numpy(), None if action is None else float(weights[action]))
+    return TokenAttention(weights[visual].numpy(), float(weights[action].mean()) if action else None)
 
 
 def attention_summary(found: Iterable[TokenAttention]) -> dict[str, float]:

@@ -56,6 +56,9 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
     caption_weight: float = field(default=1.0, metadata={"help": "The same of captions, if there are any."})
     qa_weight: float = field(default=1.0, metadata={"help": "The same of open questions, if there are any."})
     action_token: bool = field(default=True, metadata={"help": "The action token and its three heads."})
+    action_tokens: int = field(
+        default=1, metadata={"help": "1, or 3: one for each head (Table 10).", "choices": [1, 3]}
+    )
     action_layer: str = field(
         default="last", metadata={"help": "Layer whose state the heads see (Table 10).", "choices": list(LAYERS)}
     )
@@ -127,6 +130,10 @@ class LLaVActionConfig(FrameFields, SupervisedArguments):
                 raise DataError(f"the weight of {name!r} must not be negative, found {value}")
         if self.train_data is not None and self.video_root is None:
             raise DataError("--train_data needs --video_root, the folder that holds its videos")
+        if self.action_tokens not in (1, 3):
+            raise DataError(f"action_tokens must be 1 or 3, found {self.action_tokens}")
+        if not self.action_token and (self.action_tokens, self.action_layer) != (1, "last"):
+            raise DataError("action_tokens and action_layer have no effect with --action_token false; leave them out")
         if self.action_layer not in LAYERS:
             raise DataError(f"action_layer must be one of {', '.join(LAYERS)}, found {self.action_layer!r}")
         self.views()

@@ -12,7 +12,7 @@ from transformers import ProcessorMixin
 
 from data_prep.errors import DataError
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, video_inputs
-from invert_rl.llavaction.action_token import ACTION_TOKEN, action_place, visual_ids
+from invert_rl.llavaction.action_token import ACTION_TOKENS, action_place, visual_ids
 from invert_rl.llavaction.model import IGNORED, UNLABELLED
 from invert_rl.video.clip import Clip
 
@@ -55,7 +55,9 @@ class ClipEncoder:
         self.max_length = places if max_length is None else max_length
         self.placeholders, self.closing = visual_ids(processor, config)
         self.video_token_id = config.video_token_id
-        self.token_id = self.tokenizer.convert_tokens_to_ids(ACTION_TOKEN) if action_token else None
+        more = (getattr(config, "action_token", None) or {}).get("more_ids", ())
+        names = ACTION_TOKENS[: 1 + len(more)] if action_token else ()
+        self.token_ids = [self.tokenizer.convert_tokens_to_ids(name) for name in names]
         self.end_id = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.qwen = PromptEncoder(processor) if config.model_type != "llava_onevision" else None
 
@@ -85,9 +87,14 @@ class ClipEncoder:
             )
         return Encoded([*ids, *taught], [*kinds, *([0] * len(taught))], len(taught), video, classes, prompt)
 
+    @property
+    def token_id(self) -> int | None:
+        """Of the action token, or the first of three; None without any."""
+        return self.token_ids[0] if self.token_ids else None
+
     def never_answered(self) -> list[int]:
-        """Ids that no answer may hold: the action token, placeholders and their borders."""
-        names = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", ACTION_TOKEN)
+        """Ids that no answer may hold: action tokens, placeholders and their borders."""
+        names = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", *ACTION_TOKENS)
         vocabulary = self.tokenizer.get_vocab()
         return sorted({*self.placeholders, *(vocabulary[name] for name in names if name in vocabulary)})
 
@@ -100,18 +107,18 @@ class ClipEncoder:
         return ids, kinds, {"pixel_values_videos": inputs["pixel_values_videos"]}
 
     def _token_put_in(self, ids: Sequence[int]) -> list[int]:
-        """A prompt's ids with the action token in its place, if this encoder has one."""
-        if self.token_id is None:
+        """A prompt's ids with the action tokens in their place, if this encoder has any."""
+        if not self.token_ids:
             return list(ids)
         place = action_place(ids, self.placeholders, self.closing)
-        return [*ids[:place], self.token_id, *ids[place:]]
+        return [*ids[:place], *self.token_ids, *ids[place:]]
 
     def _with_token(self, prompt: EncodedPrompt) -> EncodedPrompt:
         """A prompt with the action token in its place, also before its placeholder is expanded."""
-        if self.token_id is None:
+        if not self.token_ids:
             return prompt
         place = action_place(prompt.input_ids, self.placeholders, self.closing)
-        kinds = [*prompt.mm_token_type_ids[:place], 0, *prompt.mm_token_type_ids[place:]]
+        kinds = [*prompt.mm_token_type_ids[:place], *([0] * len(self.token_ids)), *prompt.mm_token_type_ids[place:]]
         return replace(
             prompt,
             input_ids=self._token_put_in(prompt.input_ids),
@@ -141,7 +148,7 @@ class ClipEncoder:
                 pad([IGNORED] * (len(item.ids) - item.answer) + item.ids[len(item.ids) - item.answer :], IGNORED)
                 for item in items
             ]
-            if self.token_id is not None:
+            if self.token_ids:
                 inputs["class_labels"] = [list(item.classes) for item in items]
         tensors = {name: torch.tensor(values) for name, values in inputs.items()}
         return tensors | {name: self._videos([item.video[name] for item in items]) for name in items[0].video}

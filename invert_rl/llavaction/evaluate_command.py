@@ -190,7 +190,7 @@ def log_settings(args: argparse.Namespace, rows: Sequence[Row], encode: SampleEn
         "n": len(rows),
         "frames": asdict(encode.store.settings),
         "views": asdict(encode.settings),
-        "action_token": encode.encoder.token_id is not None,
+        "action_token": bool(encode.encoder.token_ids),
         "max_new_tokens": args.max_new_tokens,
         "made_by": made_by,
         "likeliest": args.likeliest,

@@ -17,7 +17,7 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from invert_rl.llavaction.action_token import ACTION_TOKEN, add_action_token, embedding_row, find_action_token
+from invert_rl.llavaction.action_token import ACTION_TOKENS, add_action_tokens, embedding_row, find_action_token
 from invert_rl.loading import CheckpointError, load_pretrained, load_tensors, readable
 from invert_rl.models import check_source, load_processor
 from invert_rl.positions import use_trained_positions
@@ -49,20 +49,27 @@ class ActionSettings:
     weights: tuple[float, float, float] = WEIGHTS
     layers: str = "last"
     """Whose states the heads see, one of `LAYERS`."""
+    more_ids: tuple[int, ...] = ()
+    """Of the tokens right behind that of ``token_id``: those of the noun and the action head, or none."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Of all action tokens, in their order."""
+        return [self.token_id, *self.more_ids]
 
 
 class ActionHeads(nn.Module):
-    """Verb, noun and action class of the action token's last state: three linear maps without bias (spec 3.7)."""
+    """Verb, noun and action class of an action token's last state: three linear maps without bias (spec 3.7)."""
 
     def __init__(self, width: int, classes: Sequence[int]) -> None:
         super().__init__()
         self.verb, self.noun, self.action = (nn.Linear(width, number, bias=False) for number in classes)
 
-    def forward(self, states: Tensor) -> list[Tensor]:
-        """Logits of verbs, nouns and actions, (batch, classes), for states (batch, width)."""
-        return [self.verb(states), self.noun(states), self.action(states)]
+    def forward(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """Logits of verbs, nouns and actions, (batch, classes), each for its state (batch, width)."""
+        return [head(state) for head, state in zip((self.verb, self.noun, self.action), states, strict=True)]
 
-    def losses(self, states: Tensor, labels: Tensor) -> list[Tensor]:
+    def losses(self, states: Sequence[Tensor], labels: Tensor) -> list[Tensor]:
         """Mean cross-entropy of each head over the rows that have a class; labels (batch, 3), -1 for none.
 
         Without any such row it is 0 and still depends on the head, so that ranks reduce the same gradients [R].
@@ -112,8 +119,9 @@ def with_losses(plain: Callable[..., Any]) -> Callable[..., Any]:
         settings = action_settings(self.config)
         places = find_action_token(kwargs["input_ids"], settings.token_id)
         rows = torch.arange(len(places), device=places.device)
+        by_head = [places + (offset if settings.more_ids else 0) for offset in range(len(HEADS))]
         by_layer = [
-            self.action_heads.losses(states[rows, places], class_labels)
+            self.action_heads.losses([states[rows, place] for place in by_head], class_labels)
             for states in seen_layers(outputs.hidden_states, settings.layers)
         ]
         heads = [torch.stack(losses).mean() for losses in zip(*by_layer, strict=True)]
@@ -129,18 +137,18 @@ def action_settings(config: Any) -> ActionSettings:
     settings = getattr(config, "action_token", None)
     if settings is None:
         raise CheckpointError(f"{config.name_or_path}: has no action token; train one with recipes/train_llavaction.py")
-    layers = settings.get("layers", "last")
-    return ActionSettings(settings["token_id"], tuple(settings["classes"]), tuple(settings["weights"]), layers)
+    layers, more = settings.get("layers", "last"), tuple(settings.get("more_ids", ()))
+    return ActionSettings(settings["token_id"], tuple(settings["classes"]), tuple(settings["weights"]), layers, more)
 
 
-def load_action_processor(name: str, revision: str | None = None) -> ProcessorMixin:
-    """The processor of a Qwen2.5-VL, Qwen3-VL or LLaVA-OneVision checkpoint, with the action token in its tokenizer."""
+def load_action_processor(name: str, revision: str | None = None, tokens: int = 1) -> ProcessorMixin:
+    """The processor of a Qwen2.5-VL, Qwen3-VL or LLaVA-OneVision checkpoint, with ``tokens`` action tokens (1 or 3)."""
     check_source(name)
     if AutoConfig.from_pretrained(name, revision=revision).model_type == "llava_onevision":
         processor = AutoProcessor.from_pretrained(name, revision=revision)
     else:
         processor = load_processor(name, revision)
-    add_action_token(processor.tokenizer)
+    add_action_tokens(processor.tokenizer, tokens)
     return processor
 
 
@@ -153,6 +161,7 @@ def load_action_model(
     revision: str | None = None,
     trained_positions: bool = True,
     layers: str = "last",
+    tokens: int | None = None,
     **kwargs: Any,
 ) -> PreTrainedModel:
     """A checkpoint with an action token and heads for ``classes`` (numbers of verbs, nouns and actions).
@@ -160,32 +169,36 @@ def load_action_model(
     Token and heads of a checkpoint that was trained with them are kept, the heads if their numbers are the same. Else
     the token's embedding is drawn from N(0, 1/d) [C] (the released code leaves it uninitialised) and the heads as
     `nn.Linear` does, both by ``seed``. The model stays of its class, so that it is saved, sharded and generates as
-    without them; only its ``forward`` gives losses when asked (`with_losses`). ``kwargs`` go to ``from_pretrained``.
-    Raises `CheckpointError` for an architecture that is not one of `MODEL_TYPES`.
+    without them; only its ``forward`` gives losses when asked (`with_losses`). ``tokens``: 1, or 3 for a token for each
+    head; default: as the checkpoint has. ``kwargs`` go to ``from_pretrained``. Raises `CheckpointError` for an
+    architecture that is not one of `MODEL_TYPES`.
     """
     check_source(name)
     config = AutoConfig.from_pretrained(name, revision=revision)
     if config.model_type not in MODEL_TYPES:
         raise CheckpointError(f"{name}: model type {config.model_type!r} is not one of {', '.join(MODEL_TYPES)}")
     known = getattr(config, "action_token", None)
-    if known is None and is_deepspeed_zero3_enabled():
+    there = [] if known is None else [known["token_id"], *known.get("more_ids", ())]
+    names = ACTION_TOKENS[: tokens or max(1, len(there))]
+    ids = [processor.tokenizer.convert_tokens_to_ids(token) for token in names]
+    fresh = [token for token in ids if token not in there]
+    if fresh and is_deepspeed_zero3_enabled():
         raise CheckpointError(
             f"{name}: has no action token yet, and DeepSpeed ZeRO-3 shards the embeddings before it is put in; train "
             "with FSDP2 (recipes/configs/accelerate/8gpu_fsdp2.yaml), ZeRO-2 or DDP, or start from the model folder "
             "of a run of one step without ZeRO-3, which has the token"
         )
     model = load_pretrained(AutoModelForImageTextToText, name, unexpected=(PREFIX,), revision=revision, **kwargs)
-    token_id = processor.tokenizer.convert_tokens_to_ids(ACTION_TOKEN)
     sizes, shares = (classes[0], classes[1], classes[2]), (weights[0], weights[1], weights[2])
-    settings = ActionSettings(token_id, sizes, shares, layers)
+    settings = ActionSettings(ids[0], sizes, shares, layers, tuple(ids[1:]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if known is None:
-            if model.get_input_embeddings().num_embeddings <= token_id:
-                model.resize_token_embeddings(token_id + 1, mean_resizing=False)
-            width = model.get_input_embeddings().embedding_dim
-            with torch.no_grad():
-                embedding_row(model, token_id).copy_(torch.randn(width) / width**0.5)
+        if model.get_input_embeddings().num_embeddings <= max(ids):
+            model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+        width = model.get_input_embeddings().embedding_dim
+        with torch.no_grad():
+            for token in fresh:
+                embedding_row(model, token).copy_(torch.randn(width) / width**0.5)
         heads = ActionHeads(config.get_text_config().hidden_size, settings.classes)
     kept = known is not None and tuple(known["classes"]) == settings.classes
     if kept:

@@ -81,7 +81,7 @@ def with_lora(model: PreTrainedModel, config: LoraConfig | None) -> PreTrainedMo
     if config is None:
         return model
     config.modules_to_save = [*(config.modules_to_save or ()), PREFIX.rstrip(".")]
-    config.trainable_token_indices = [action_settings(model.config).token_id]
+    config.trainable_token_indices = action_settings(model.config).ids
     return get_peft_model(model, config)
 
 

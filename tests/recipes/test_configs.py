@@ -36,7 +36,7 @@ RECIPES: dict[str, tuple[type, ...]] = {
 """Classes of settings of each recipe."""
 ABLATION = ROOT / "recipes" / "configs" / "toy" / "ablation.yaml"
 PAPER = ROOT / "recipes" / "configs" / "charades_sta" / "ablation.yaml"
-SUPERVISED = sorted((ROOT / "recipes" / "configs" / "planted").glob("*_ablation.yaml"))
+SUPERVISED = sorted((ROOT / "recipes" / "configs").glob("*/*_ablation.yaml"))
 ABLATIONS = [path for path in CONFIGS if path.parent == ABLATION.parent and path.name.startswith("ablation")]
 CONFIGS = [path for path in CONFIGS if path not in (*ABLATIONS, PAPER, *SUPERVISED)]  # tested below
 
@@ -136,8 +136,8 @@ def test_the_ablations_of_the_supervised_systems_are_accepted_by_their_recipes(p
     assert shlex.split(first)[1:] == ["python", "recipes/ablation.py", "--config", str(path.relative_to(ROOT))]
     arguments = ["--config", str(path), "--output_dir", str(tmp_path)]
     (config,) = TrlParser((AblationConfig,)).parse_args_and_config(arguments)
-    assert config.worlds == config.seeds == [0, 1, 2]
-    config.worlds, config.seeds = [2], [1]
+    assert config.seeds == [0, 1, 2] and config.worlds == ([0, 1, 2] if path.parent.name == "planted" else [])
+    config.worlds, config.seeds = config.worlds[2:], [1]
     jobs = plan(config, path.parent)
     assert {job.name for job in jobs} == set(config.configurations)
     shown = {name for table in read_tables(config) for name in table.rows}

@@ -8,10 +8,19 @@ from torch.nn import functional
 from transformers import AutoModelForImageTextToText
 
 from data_prep.errors import DataError
-from invert_rl.llavaction.action_token import ACTION_TOKEN, action_place, embedding_row, find_action_token
+from invert_rl.llavaction.action_token import (
+    ACTION_TOKEN,
+    ACTION_TOKENS,
+    action_place,
+    embedding_row,
+    find_action_token,
+)
+from invert_rl.llavaction.config import LLaVActionConfig
+from invert_rl.llavaction.encode import ClipEncoder
 from invert_rl.llavaction.model import (
     WEIGHTS,
     ActionHeads,
+    action_settings,
     load_action_model,
     load_action_processor,
     load_action_weights,
@@ -164,9 +173,63 @@ def test_the_losses_are_those_of_a_full_forward(checkpoint, load, side):
     assert encoder.tokenizer.decode(taught[taught != -100]) == "B. sit down<|im_end|>"
 
 
+def test_three_tokens_have_a_head_each(checkpoint, tmp_path):
+    """Table 10: the verb's, the noun's and the action's token stand behind each other, each with its head."""
+    processor = load_action_processor(checkpoint, tokens=3)
+    model = load_action_model(checkpoint, processor, CLASSES, seed=4, tokens=3).eval()
+    encoder = ClipEncoder(processor, model.config)
+    item = encoder(TEXTS[0], make_clip(), "B. sit down", (1, 2, 3))
+    ids = [processor.tokenizer.convert_tokens_to_ids(name) for name in ACTION_TOKENS]
+    place = item.ids.index(ids[0])
+    assert item.ids[place : place + 3] == encoder.token_ids == ids and set(ids) <= set(encoder.never_answered())
+    assert len(item.ids) == len(item.kinds)
+    single = ClipEncoder(load_action_processor(checkpoint), model.config.__class__.from_pretrained(checkpoint))
+    assert [token for token in item.ids if token not in ids[1:]] == single(TEXTS[0], make_clip(), "B. sit down").ids
+    other = encoder(TEXTS[1], make_clip(1), "A", (4, 5, 6))
+    for side in ("left", "right"):
+        batch = encoder.batch([item, other], side=side)
+        found = model(**batch)
+        inputs = {name: value for name, value in batch.items() if not name.endswith("_labels")}
+        with torch.no_grad():
+            last = model(**inputs, output_hidden_states=True).hidden_states[-1]
+        for column, name in enumerate(("verb", "noun", "action")):
+            state = last[torch.arange(2), find_action_token(batch["input_ids"], ids[column])]
+            loss = functional.cross_entropy(getattr(model.action_heads, name)(state), batch["class_labels"][:, column])
+            assert found[f"{name}_loss"].item() == pytest.approx(loss.item(), rel=1e-4), name
+    found["loss"].backward()
+    gradient = model.get_input_embeddings().weight.grad
+    assert all(gradient[token].abs().sum() > 0 for token in ids)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = load_action_model(str(tmp_path), load_action_processor(str(tmp_path)), CLASSES, seed=99).eval()
+    assert again.config.action_token == model.config.action_token and len(action_settings(again.config).ids) == 3
+    for token in ids:
+        assert torch.equal(embedding_row(again, token), embedding_row(model, token))
+    assert again(**batch)["loss"].item() == pytest.approx(model(**batch)["loss"].item(), rel=1e-5)
+
+
+def test_a_model_of_one_token_can_be_given_the_others(tiny_qwen2_5, tmp_path):
+    load_action_model(tiny_qwen2_5, load_action_processor(tiny_qwen2_5), CLASSES, seed=4).save_pretrained(tmp_path)
+    load_action_processor(tiny_qwen2_5).save_pretrained(tmp_path)
+    processor = load_action_processor(str(tmp_path), tokens=3)
+    model = load_action_model(str(tmp_path), processor, CLASSES, seed=5, tokens=3)
+    kept = load_action_model(str(tmp_path), load_action_processor(str(tmp_path)), CLASSES)
+    ids = action_settings(model.config).ids
+    assert torch.equal(embedding_row(model, ids[0]), embedding_row(kept, ids[0]))
+    assert len(set(ids)) == 3 and not torch.equal(embedding_row(model, ids[1]), embedding_row(model, ids[2]))
+
+
+def test_options_of_the_token_without_it_are_refused():
+    for option in ({"action_tokens": 3}, {"action_layer": "first"}):
+        with pytest.raises(DataError, match="no effect with --action_token false"):
+            LLaVActionConfig(output_dir="x", action_token=False, use_cpu=True, **option)
+    with pytest.raises(DataError, match="must be 1 or 3"):
+        LLaVActionConfig(output_dir="x", action_tokens=2, use_cpu=True)
+
+
 def test_without_any_class_the_heads_have_zero_gradients():
     heads = ActionHeads(8, CLASSES)
-    losses = heads.losses(torch.randn(3, 8), torch.full((3, 3), -1))
+    losses = heads.losses([torch.randn(3, 8)] * 3, torch.full((3, 3), -1))
     sum(losses).backward()
     assert [loss.item() for loss in losses] == [0.0, 0.0, 0.0]
     assert all((weight.grad == 0).all() for weight in heads.parameters())
