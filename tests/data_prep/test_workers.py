@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import pytest
 
+from data_prep.errors import DataError
+from data_prep.ray_engine import run_each_on_ray
 from data_prep.workers import Failure, run_each
 
 
@@ -61,3 +64,9 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    with pytest.raises(DataError, match=r"--engine ray: Ray is not installed; pip install 'invert-rl\[ray\]'"):
+        list(run_each_on_ray(behave, ["a"], 1, 30.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.errors import DataError
 from data_prep.rows import read_rows, write_rows
 from invert_rl.cli import main
 from invert_rl.evaluation.model import default_output
+from invert_rl.evaluation.ray_options import check_engine
 from invert_rl.video.options import frame_options
 
 FRAMES = ["--min-pixels", "3136", "--max-pixels", "6272", "--max-new-tokens", "8", "--cpu"]
@@ -148,3 +151,10 @@ def test_frames_of_the_training_run_are_the_default(tiny_qwen2_5: str, tmp_path:
     assert default_output(str(tmp_path / "model"), Path("x/test.jsonl")) == Path(
         f"runs/evaluate/{tmp_path.name}-test.jsonl"
     )
+
+
+def test_workers_belong_to_the_ray_engine() -> None:
+    with pytest.raises(DataError, match="--workers is of --engine ray"):
+        check_engine(argparse.Namespace(engine="local", workers=2), 1)
+    with pytest.raises(DataError, match="start it without accelerate launch"):
+        check_engine(argparse.Namespace(engine="ray", workers=None), 2)
