@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors.torch import save_model
-
 from data_prep.errors import DataError
 from data_prep.files import read_json, read_object
-from invert_rl.loading import load_tensors, read_tensors
+from invert_rl.grpo.reference import load_reference, save_reference
 
 if TYPE_CHECKING:
     from invert_rl.grpo.trainer import InvertGRPOTrainer
@@ -22,12 +20,11 @@ SOLVE_RATES = "solve_rates.json"
 
 
 def save_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
-    """Write into a checkpoint folder that is being made what changes beside the weights; the main process does."""
-    if not trainer.accelerator.is_main_process:
-        return
-    if trainer.args.sync_ref_model and not _sharded(trainer):
-        save_model(trainer.accelerator.unwrap_model(trainer.ref_model), str(checkpoint / REFERENCE))
-    if trainer.args.online_difficulty:
+    """Write into a checkpoint folder that is being made what changes beside the weights; a collective call."""
+    main = trainer.accelerator.is_main_process
+    if trainer.args.sync_ref_model and not trainer.is_deepspeed_enabled:
+        save_reference(trainer.accelerator.unwrap_model(trainer.ref_model), checkpoint / REFERENCE, main)
+    if trainer.args.online_difficulty and main:
         (checkpoint / SOLVE_RATES).write_text(json.dumps(trainer.solve_rates.notes))
 
 
@@ -37,10 +34,9 @@ def load_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
         if not (checkpoint / REFERENCE).is_file():
             raise DataError(
                 f"{checkpoint}: holds no {REFERENCE}: the run would start again from the first reference model "
-                "(sync_ref_model is not resumed under FSDP and DeepSpeed)"
+                "(sync_ref_model is not resumed under DeepSpeed)"
             )
-        reference = trainer.accelerator.unwrap_model(trainer.ref_model)
-        load_tensors(reference, read_tensors(checkpoint / REFERENCE), checkpoint / REFERENCE)
+        load_reference(trainer.accelerator.unwrap_model(trainer.ref_model), checkpoint / REFERENCE)
     if trainer.args.online_difficulty:
         if not (checkpoint / SOLVE_RATES).is_file():
             raise DataError(f"{checkpoint}: holds no {SOLVE_RATES}: the run before had no online_difficulty")
@@ -66,7 +62,3 @@ def _solve_rates(path: Path) -> list[tuple[int, str, int, float]]:
         return [(int(at), str(task), int(row), float(rate)) for at, task, row, rate in read_json(path)]
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: holds no solve rates ({error})") from error
-
-
-def _sharded(trainer: InvertGRPOTrainer) -> bool:
-    return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)

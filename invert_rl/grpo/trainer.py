@@ -8,9 +8,7 @@ fails when TRL changes one of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ import torch
 from peft import PeftConfig, PeftModel
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
-from trl.trainer import grpo_trainer as trl_grpo
 
 from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
@@ -30,6 +27,7 @@ from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.equal_groups import without_rows
 from invert_rl.grpo.inject import check_injection
 from invert_rl.grpo.prompt_trainer import MAX_REPLACEMENTS
+from invert_rl.grpo.reference import reference_of
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed
 from invert_rl.grpo.reward_trainer import RewardTrainer
 from invert_rl.grpo.round_state import check_whole_round, load_round_state, save_round_state
@@ -106,7 +104,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
             given = args.generation_kwargs or {}
             banned = sorted({*self.banned_ids, *(given.get("suppress_tokens") or ())})
             args.generation_kwargs = {**given, "suppress_tokens": banned}
-        with video_engine(args, model), reference_of(model, args):
+        with video_engine(args, model), reference_of(model):
             super().__init__(
                 model=model,
                 reward_funcs=list(reward_funcs),
@@ -224,15 +222,3 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             load_round_state(self, Path(checkpoint))
-
-
-@contextmanager
-def reference_of(model: PreTrainedModel, args: InvertGRPOConfig) -> Iterator[None]:
-    """Have TRL, where it loads the reference model inside this context, load the revision that ``model`` has."""
-    revision = getattr(model, "loaded_revision", None)
-    loads = trl_grpo.create_model_from_path
-    trl_grpo.create_model_from_path = partial(loads, revision=revision) if revision else loads
-    try:
-        yield
-    finally:
-        trl_grpo.create_model_from_path = loads

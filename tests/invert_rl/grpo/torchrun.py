@@ -29,6 +29,10 @@ class Rank:
     left_out: dict[str, str]
     replaced: list[float]
     wrapped: str
+    kl: list[float]
+    """Of each step, where the run has a reference model."""
+    reference_units: list[str]
+    """Modules of the reference model that FSDP2 gathers one at a time."""
     optimizer_dtypes: list[str]
     """Of the moments that the optimizer keeps for each weight."""
     error: str | None

@@ -19,6 +19,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from peft import LoraConfig
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 from data_prep.rows import Row, read_rows
 from data_prep.verbs import annotate_missing
@@ -100,9 +102,16 @@ def full_weights(trainer: InvertGRPOTrainer) -> dict[str, torch.Tensor]:
             return {name: value.detach().clone() for name, value in model.state_dict().items()}
     weights = model.state_dict()
     return {
-        name: (value.full_tensor() if isinstance(value, torch.distributed.tensor.DTensor) else value).clone()
-        for name, value in weights.items()
+        name: (value.full_tensor() if isinstance(value, DTensor) else value).clone() for name, value in weights.items()
     }
+
+
+def units(model: torch.nn.Module | None) -> list[str]:
+    """Names of the modules that FSDP2 gathers one at a time, whose parameters this rank has a part of."""
+    if model is None:
+        return []
+    assert all(isinstance(p, DTensor) for p in model.parameters()) or not isinstance(model, FSDPModule)
+    return [name for name, module in model.named_modules() if isinstance(module, FSDPModule)]
 
 
 def main(job: dict[str, Any]) -> None:
@@ -140,6 +149,7 @@ def main(job: dict[str, Any]) -> None:
         trainer.validation = Validation(*asked, args.keep_best)
         metrics["before"] = evaluate_once("before", trainer, *asked)
     start = full_weights(trainer)
+    reference_units = units(trainer.ref_model)
     error = None
     try:
         trainer.train(resume_from_checkpoint=job.get("resume"))
@@ -160,6 +170,8 @@ def main(job: dict[str, Any]) -> None:
         "left_out": trainer.quarantine.videos,
         "replaced": [log["data/replaced"] for log in trainer.state.log_history if "data/replaced" in log],
         "wrapped": type(trainer.model_wrapped).__name__,
+        "kl": [log["kl"] for log in trainer.state.log_history if "kl" in log],
+        "reference_units": reference_units,
         "optimizer_dtypes": sorted(
             {str(value.dtype) for state in trainer.optimizer.state.values() for value in state.values() if value.ndim}
         ),
