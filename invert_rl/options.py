@@ -217,7 +217,7 @@ def check(args: TrainingArguments, options: Options) -> None:
         if item.name in options.no_effect and not _is_default(item, value):
             logger.warning("%s has no effect: %s", item.name, options.no_effect[item.name])
     within(args, BOUNDS)
-    if not isinstance(args.max_steps, int) or (args.max_steps < 1 and args.max_steps != -1):
+    if not isinstance(args.max_steps, int) or not (1 <= args.max_steps <= 10**12 or args.max_steps == -1):
         raise ValueError(f"max_steps must be a positive whole number, or -1 for num_train_epochs: {args.max_steps!r}")
     for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):
         unknown = set(getattr(args, name, None) or {}) - CHECKPOINTING

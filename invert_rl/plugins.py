@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-import yaml
-
 from data_prep.errors import DataError
+from invert_rl.strict_yaml import read_yaml
 
 _loaded: dict[str, ModuleType] = {}
 
@@ -80,10 +79,9 @@ def plugins_of_arguments(arguments: Sequence[str]) -> list[str]:
     if named or config is None:
         return named
     try:
-        content = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        given = read_yaml(config).get("plugins") or []
+    except DataError:
         return []  # the parser of the settings says what is wrong with the file
-    given = (content or {}).get("plugins") or [] if isinstance(content, dict | None) else []
     return [given] if isinstance(given, str) else [str(name) for name in given]
 
 

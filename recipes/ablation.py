@@ -14,6 +14,7 @@ ablations (``recipe`` in their files) are in recipes/configs/planted, such as
 from __future__ import annotations
 
 from invert_rl.recipe_help import show_help
+from invert_rl.recipe.parser import RecipeParser
 
 if __name__ == "__main__":
     show_help(__file__, __doc__)  # before the imports below, which take seconds
@@ -22,8 +23,6 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-
-from trl import TrlParser
 
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows
@@ -82,7 +81,9 @@ if __name__ == "__main__":
     try:
         with clear_errors():
             try:
-                (ablation,) = TrlParser((AblationConfig,), prog="recipes/ablation.py").parse_args_and_config(given)
+                (ablation,) = RecipeParser((AblationConfig,), prog="recipes/ablation.py").parse_args_and_config(given)
+            except DataError:
+                raise
             except (ValueError, OSError) as error:
                 raise DataError(f"settings: {error}") from error
             status = main(

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data_prep.errors import DataError
 from invert_rl.ablation.recipes import RECIPES, AblatedRecipe, recipe_named
+from invert_rl.strict_yaml import read_yaml
 
 PLOTS = ("bars", "curve", "steps", "frontier", "none")
 
@@ -120,14 +119,6 @@ def check_known(names: Sequence[str], configurations: Mapping[str, Any], where: 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The fields of a recipe's YAML; raises `DataError` if it cannot be read as a mapping."""
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror}); paths are relative to the ablation's YAML"
-        ) from error
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML ({error})") from error
-    if not isinstance(settings, dict):
-        raise DataError(f"{path}: holds no fields")
-    return settings
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; paths are relative to the ablation's YAML")
+    return read_yaml(path)

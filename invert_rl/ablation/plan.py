@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 from data_prep.errors import DataError
 from data_prep.files import read_json
@@ -19,6 +19,7 @@ from invert_rl.ablation.config import AblationConfig, check_known, read_settings
 from invert_rl.ablation.jobs import IDENTITY, SFT, Job, write_config
 from invert_rl.ablation.recipes import RECIPES, recipe_named
 from invert_rl.evaluation.protocol import model_sha256
+from invert_rl.recipe.parser import RecipeParser
 from invert_rl.schedule import TaskSchedule
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.toy.default import start_checkpoint
@@ -129,7 +130,7 @@ def _hash(settings: dict[str, Any]) -> str:
 def check_settings(job: Job) -> None:
     """Raise `DataError` if the job's recipe would refuse its settings."""
     known = {recipe.script: recipe.arguments for recipe in RECIPES.values()}
-    parser = TrlParser(known[job.recipe]() if job.recipe in known else (InvertSFTConfig, ModelConfig))
+    parser = RecipeParser(known[job.recipe]() if job.recipe in known else (InvertSFTConfig, ModelConfig))
     said = StringIO()
     try:
         with redirect_stderr(said), TemporaryDirectory() as folder:

@@ -124,6 +124,16 @@ BOUNDS = {
     "ref_model_mixup_alpha": (0.0, 1.0),
     "ref_model_sync_steps": (1, 1e9),
     "refill_groups": (0, 50),
+    "num_generations": (2, 1e6),
+    "steps_per_generation": (1, 1e9),
+    "generation_batch_size": (1, 1e9),
+    "max_prompt_length": (1, 1e9),
+    "eval_samples": (0, 1e12),
+    "frame_memory_mb": (0, 1e9),
+    "vision_memory_mb": (0, 1e9),
+    "difficulty_outside": (0.0, 1e9),
+    "toy_train_clips": (1, 1e9),
+    "toy_test_clips": (1, 1e9),
 }
 
 OPTION_OF = {

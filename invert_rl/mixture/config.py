@@ -7,10 +7,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from data_prep.errors import DataError
-from data_prep.files import read_text
+from invert_rl.strict_yaml import read_yaml
 from invert_rl.tasks.base import WINDOW_MODES, WindowMode
 
 CONTAMINATION = ("refuse", "drop")
@@ -68,11 +66,7 @@ class Mixture:
 
 def read_mixture(path: Path) -> Mixture:
     """The mixture of a YAML file; raises `DataError` naming the file and the key that is wrong."""
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not valid YAML ({error})") from error
-    content = _mapping(content, str(path))
+    content = _mapping(read_yaml(path), str(path))
     for name, kind in (("sources", Source), ("test_sets", TestSet)):
         listed = content.get(name, [])
         if not isinstance(listed, list) or (name == "sources" and not listed):

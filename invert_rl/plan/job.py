@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from data_prep.errors import DataError
+from invert_rl.strict_yaml import read_yaml
 from invert_rl.video.settings import FrameSettings
 
 SHARDED = ("fsdp", "zero3")
@@ -47,7 +48,7 @@ def read_launch(path: str | os.PathLike[str] | None) -> Launch:
     """
     if path is None:
         return Launch(mixed_precision="bf16")
-    given = _read_yaml(path)
+    given = read_yaml(path)
     kind = str(given.get("distributed_type", "NO")).upper()
     deepspeed, fsdp = given.get("deepspeed_config") or {}, given.get("fsdp_config") or {}
     names = {"NO": "single", "FALSE": "single", "MULTI_GPU": "ddp", "FSDP": "fsdp"}
@@ -155,7 +156,7 @@ def read_job(
     from invert_rl.grpo.config import InvertGRPOConfig
 
     known = {item.name: _default(item) for part in (InvertGRPOConfig, ModelConfig) for item in fields(part)}
-    given = {} if config is None else _read_yaml(config)
+    given = {} if config is None else read_yaml(config)
     named = None if config is None else re.search(r"recipes/(\w+)\.py", Path(config).read_text(encoding="utf-8"))
     if named and named[1] != "grpo_invert":
         raise DataError(f"{config}: is for recipes/{named[1]}.py; only runs of recipes/grpo_invert.py are planned")
@@ -179,16 +180,6 @@ def read_job(
 
 def _default(item: Any) -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
-
-
-def _read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(given, dict):
-        raise DataError(f"{path}: not a mapping of settings")
-    return given
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:

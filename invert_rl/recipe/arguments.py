@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig
 
 from data_prep.errors import DataError
 from invert_rl.errors import need_module
-from invert_rl.one_language import did_you_mean, known_name, translated
+from invert_rl.one_language import translated
 from invert_rl.options import check_model_options
 from invert_rl.plugins import load_plugins, plugins_of_arguments
+from invert_rl.recipe.parser import RecipeParser
 from invert_rl.recipe_files import config_path
 
 
@@ -31,37 +31,6 @@ def config_arguments(arguments: Sequence[str], default: Path) -> list[str]:
     return normal
 
 
-class RecipeParser(TrlParser):
-    """TRL's parser, which knows other names of an option (`invert_rl.one_language`) and guesses at misspelt ones."""
-
-    def names(self) -> set[str]:
-        """Names of all options."""
-        return {action.dest for action in self._actions}
-
-    def set_defaults_with_config(self, **kwargs: Any) -> list[str]:
-        """As TRL's, with the names that the fields have; raises `DataError` for a key that is none of them."""
-        names = self.names()
-        renamed: dict[str, Any] = {}
-        for key, value in kwargs.items():
-            name = known_name(key, names)
-            if name is None:
-                raise DataError(f"settings: unknown key {key!r} in the config{did_you_mean(key, names)}")
-            if name in renamed:
-                raise DataError(f"settings: {key!r} in the config is another name of {name!r}, which is there as well")
-            renamed[name] = value
-        return super().set_defaults_with_config(**renamed)
-
-    def parse_args_into_dataclasses(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
-        """As transformers' parser does; an option that no class has is a `DataError` with a guess."""
-        names = self.names()
-        for word in args or ():
-            name = word.partition("=")[0]
-            if word.startswith("--") and len(name) > 2 and not any(known.startswith(name[2:]) for known in names):
-                known = {f"--{known}" for known in names}
-                raise DataError(f"settings: unknown option {name}{did_you_mean(name, known)}")
-        return super().parse_args_into_dataclasses(args, *others, **kwargs)
-
-
 def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tuple[Any, ...]:
     """The recipe's settings from command line and YAML, one object per dataclass; ``--help`` knows all fields.
 
@@ -75,8 +44,8 @@ def parse_arguments(recipe: str, classes: Sequence[type], default: Path) -> tupl
         for part in parsed:
             if isinstance(part, ModelConfig):
                 check_model_options(part)
-    except yaml.YAMLError as error:
-        raise DataError(f"settings: not valid YAML: {error}") from error
+    except DataError:
+        raise
     except (ValueError, OSError, TypeError, ImportError, NotImplementedError) as error:
         raise DataError(f"settings: {error}") from error
     first = parsed[0]
