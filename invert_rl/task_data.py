@@ -154,3 +154,10 @@ def rows_in_this_process(args: TrainingArguments) -> Iterator[None]:
     finally:
         for name, value in zip(names, asked, strict=True):
             setattr(args, name, value)
+
+
+def check_toy_settings(args: Any) -> None:
+    """Refuse what names files of a run of one's own where ``train_data`` is left out: the toy world has its own."""
+    given = [name for name in ("eval_data", "video_root", "manifest") if getattr(args, name, None) is not None]
+    if given:
+        raise DataError(f"--{given[0]} needs --train_data: without it the toy world is trained on and evaluated")

@@ -53,7 +53,7 @@ from invert_rl.recipe.ending import Ending
 from invert_rl.recipe.run_log import OnceLogged, RunLog
 from invert_rl.resume import resume_point
 from invert_rl.run_folder import run_folder
-from invert_rl.task_data import check_video_root
+from invert_rl.task_data import check_toy_settings, check_video_root
 from invert_rl.tasks import DEFAULT_TASKS
 from invert_rl.tasks.options import pipeline_for
 from invert_rl.tasks.rewards import reward_weights
@@ -80,6 +80,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
 
     # data: rows with their verbs, and the videos they name
     if args.train_data is None:
+        check_toy_settings(args)
         world = toy_world(GRPO_SEED, args.toy_train_clips, args.toy_test_clips)
         args.train_data, args.eval_data, args.video_root = (
             str(world.train),

@@ -44,7 +44,7 @@ from invert_rl.run_folder import run_folder
 from invert_rl.schedule import Draw
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.sft.trainer import InvertSFTTrainer
-from invert_rl.task_data import check_video_root
+from invert_rl.task_data import check_toy_settings, check_video_root
 from invert_rl.tasks import DEFAULT_TASKS
 from invert_rl.toy.default import SFT_SEED, random_checkpoint, toy_target, toy_world
 from invert_rl.toy.tiny_model import save_checkpoint
@@ -66,6 +66,7 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     # data: rows with their verbs, and the answer to teach for each
     toy = args.train_data is None
     if toy:
+        check_toy_settings(args)
         world = toy_world(SFT_SEED, args.toy_train_clips, args.toy_test_clips)
         args.train_data, args.eval_data, args.video_root = str(world.train), str(world.test), str(world.videos)
         args.decode_in_process = True  # these videos crash no decoder

@@ -77,6 +77,7 @@ class Validation:
         for task in preset.tasks.values():
             used = task.rows(rows)
             names |= dict.fromkeys(task.metrics([None] * len(used), used, False) if used else ())
+        names.pop("n", None)  # of rows, the same at any step
         if keep_best is not None and keep_best.removeprefix("eval/") not in names:
             known = ", ".join(f"eval/{name}" for name in names)
             raise DataError(f"{keep_best!r} is no metric of these tasks; choose from {known}")

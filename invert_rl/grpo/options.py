@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import PreTrainedConfig
 from trl import GRPOConfig, ModelConfig
 
 from data_prep.errors import DataError
+from invert_rl.grpo.generation_options import check_generation, check_tokens
 from invert_rl.options import TRAINING, Options, check, one_of, within
 
 _CONTINUOUS = "transformers' continuous batching takes no video; use --use_vllm"
@@ -172,7 +174,10 @@ def check_grpo(args: GRPOConfig) -> None:
     if args.sync_ref_model and args.beta == 0:
         raise ValueError("sync_ref_model: with beta 0 there is no reference model; set beta above 0")
     known = VLLM_GENERATION if args.use_vllm else GENERATION
-    for name in args.generation_kwargs or {}:
+    if not isinstance(args.generation_kwargs, dict | str | None):
+        raise ValueError(f"generation_kwargs must be a mapping, found {args.generation_kwargs!r}")
+    given = json.loads(args.generation_kwargs) if isinstance(args.generation_kwargs, str) else args.generation_kwargs
+    for name in given or {}:
         if name in OPTION_OF:
             raise ValueError(f"generation_kwargs.{name}: use --{OPTION_OF[name]}, of which scoring learns as well")
         if name not in known:
@@ -180,6 +185,7 @@ def check_grpo(args: GRPOConfig) -> None:
                 f"generation_kwargs.{name} is not supported by rollouts of "
                 f"{'vLLM' if args.use_vllm else 'transformers'} here; choose from {', '.join(known)}"
             )
+    check_generation(given or {}, args.max_completion_length)
 
 
 def check_for_model(args: GRPOConfig, model_args: ModelConfig, config: PreTrainedConfig) -> None:
@@ -189,6 +195,10 @@ def check_for_model(args: GRPOConfig, model_args: ModelConfig, config: PreTraine
             "cast_lm_head_to_fp32 is not supported for a model whose head is its embedding: TRL looks for the "
             "embedding where this model does not have it"
         )
+    try:
+        check_tokens(args.generation_kwargs or {}, config.get_text_config().vocab_size)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     if args.sync_ref_model and model_args.use_peft:
         raise DataError("sync_ref_model: with LoRA the reference is the base model, which stays as it is")
     if args.router_aux_loss_coef and not hasattr(config.get_text_config(), "output_router_logits"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from trl import TrlParser
@@ -32,7 +32,10 @@ class RecipeParser(TrlParser):
             raise DataError("settings: --config needs a YAML file, or the name of a shipped one")
         if "--config" in words:
             place = words.index("--config")
-            config = read_yaml(words[place + 1])
+            try:
+                config = read_yaml(words[place + 1])
+            except DataError as error:
+                raise DataError(f"settings: {error}") from error
             del words[place : place + 2]
             variables = config.pop("env", {})
             if not isinstance(variables, dict):
@@ -65,7 +68,7 @@ class RecipeParser(TrlParser):
                 raise DataError(f"settings: unknown option {name}{guess}")
         parsed = super().parse_args_into_dataclasses(args, *others, **kwargs)
         for part in parsed:
-            _refuse_empty(part)
+            _refuse_texts(part)
         return parsed
 
     def error(self, message: str) -> NoReturn:
@@ -73,9 +76,11 @@ class RecipeParser(TrlParser):
         raise DataError(f"settings: {message}; --help lists the options")
 
 
-def _refuse_empty(settings: Any) -> None:
-    """An empty text, such as of a shell variable that is not set, must not mean the default."""
+def _refuse_texts(settings: Any) -> None:
+    """An empty text, such as of a shell variable that is not set, must not mean the default; no file has a NUL."""
     for item in fields(settings):
-        default = None if item.default is MISSING else item.default
-        if getattr(settings, item.name, None) == "" and default != "":
+        value = getattr(settings, item.name, None)
+        if value == "" and item.default != "":
             raise DataError(f"settings: {item.name} is empty; give a value, or leave it out")
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= sign <= "\udfff" for sign in value)):
+            raise DataError(f"settings: {item.name} holds a character that no text has: {ascii(value)}")

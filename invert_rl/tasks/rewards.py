@@ -32,6 +32,8 @@ def reward_weights(given: Given, tasks: Mapping[str, Task]) -> RewardWeights:
     for name in chosen:
         if name not in TASKS:
             raise DataError(f"rewards: unknown task {name!r}; the tasks are {', '.join(TASKS)}")
+        if not chosen[name]:
+            raise DataError(f"rewards: task {name!r} is given no reward; leave it out for its own")
     weights = {name: dict(chosen.get(name) or task.default_rewards()) for name, task in tasks.items()}
     for task, of_task in weights.items():
         for name, weight in of_task.items():

@@ -75,6 +75,8 @@ def test_a_value_is_what_its_field_takes(parsed, text, name, value):
         ("output_dir: null", "output_dir must be a text"),
         ("output_dir: ''", "output_dir is empty"),
         ("model_name_or_path: ''", "model_name_or_path is empty"),
+        ('output_dir: "a\\0b"', "output_dir holds a character that no text has"),
+        ('output_dir: "\\ud800"', "output_dir holds a character that no text has"),
         ("num_generations: 0", "num_generations must be a number from 2"),
         ("eval_samples: -1", "eval_samples must be a number from 0"),
         ("max_prompt_length: 0", "max_prompt_length must be a number from 1"),

@@ -21,6 +21,7 @@ from invert_rl.grpo.options import GRPO, check_for_model
 from invert_rl.options import TRAINING, Options, check_model_options
 from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.sft.options import SFT
+from invert_rl.task_data import check_toy_settings
 from tests.invert_rl.tiny_run import SHORT_RUN
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "training.md"
@@ -131,6 +132,42 @@ GENERATION = {
     "typical_p": (0.5, "not supported"),
     "cache_implementation": ("static", "not supported"),
 }
+
+
+BAD_GENERATION = [
+    {"min_new_tokens": -1},
+    {"min_new_tokens": "abc"},
+    {"min_new_tokens": 5000},
+    {"suppress_tokens": "abc"},
+    {"suppress_tokens": [-1]},
+    {"bad_words_ids": [1]},
+    {"bad_words_ids": []},
+    {"no_repeat_ngram_size": -2},
+    {"exponential_decay_length_penalty": [1]},
+    {"sequence_bias": 3},
+    {"remove_invalid_values": "maybe"},
+    {"do_sample": False},
+    [1],
+]
+
+
+@pytest.mark.parametrize("given", BAD_GENERATION)
+def test_generation_settings_that_rollouts_would_end_on_are_refused(given, tmp_path):
+    name = next(iter(given)) if isinstance(given, dict) else ""
+    with pytest.raises(ValueError, match=rf"generation_kwargs\.?{name}.* (must be|is above)"):
+        config_of("GRPOConfig", tmp_path, generation_kwargs=given)
+
+
+def test_tokens_that_the_model_has_not_are_refused(tmp_path):
+    args = config_of("GRPOConfig", tmp_path, generation_kwargs={"suppress_tokens": [3, 10**8]})
+    with pytest.raises(DataError, match="no token 100000000"):
+        check_for_model(args, ModelConfig(), Qwen2_5_VLConfig())
+
+
+@pytest.mark.parametrize("name", ["eval_data", "video_root", "manifest"])
+def test_files_of_a_run_are_not_forgotten_in_the_toy_world(tmp_path, name):
+    with pytest.raises(DataError, match=f"--{name} needs --train_data"):
+        check_toy_settings(config_of("GRPOConfig", tmp_path, **{name: "x"}))
 
 
 @pytest.mark.parametrize("field", BAD)

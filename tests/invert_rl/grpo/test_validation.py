@@ -44,6 +44,12 @@ def validations(trainer) -> list[dict]:
     return [entry for entry in trainer.state.log_history if "eval/mIoU" in entry]
 
 
+@pytest.mark.parametrize("metric", ["eval/n", "eval/nonsense"])
+def test_the_best_is_chosen_by_a_metric_of_the_tasks(world, metric):
+    with pytest.raises(DataError, match=f"'{metric}' is no metric of these tasks; choose from eval/R1@0.3"):
+        Validation(read_rows(world / "test.jsonl"), load_preset("think", ("tvg",)), {}, metric)
+
+
 def test_it_is_logged_for_all_tasks_and_changes_nothing(validated, make_trainer, tiny_qwen2_5, tmp_path):
     plain = make_trainer(tiny_qwen2_5, str(tmp_path / "plain"), max_steps=4)
     plain.train()

@@ -56,6 +56,7 @@ def test_command_line_and_yaml_say_the_same():
         ({"tvg": {"iou": True}}, "must be a number >= 0, found True"),
         ({"tvg": {"iou": "1"}}, "must be a number >= 0, found '1'"),
         ({"tvg": ["iou"]}, "expected a mapping"),
+        ({"tvg": {}}, "task 'tvg' is given no reward"),
         (["tvg=iou:1", "tvg=format:1"], "named twice"),
         (["tvg=iou:1,iou:2"], "names 'iou' twice"),
         (["tvg=format:1"], "no reward of its content"),
