@@ -9,6 +9,7 @@ starts at 0 where the clip does. `Row.to_clip` and `Row.from_clip` convert betwe
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
@@ -100,7 +101,7 @@ def parse_row(record: Any, where: str, unlabelled: bool = False) -> Row:
         if name not in record:
             raise DataError(f"{where}: field {name!r} is missing")
     for name in ("id", "video", "query"):
-        if not isinstance(record[name], str) or not record[name].strip():
+        if not isinstance(record[name], str) or not any(sign.isprintable() and sign != " " for sign in record[name]):
             raise DataError(f"{where}: field {name!r} must be a non-empty string, found {_shown(record[name])}")
     place, where = where, f"{where} (id {record['id']!r})"
     for name in ("id", "query", "dataset", "split"):
@@ -162,11 +163,23 @@ def check_meta(meta: Any, where: str) -> None:
                 f'{where}: meta.verbs must be a list of words, such as ["open"], found {_shown(verbs)}; '
                 "without the field the verbs are found in the query"
             )
+        shouted = [verb for verb in verbs if verb != verb.lower()]
+        if shouted:
+            raise DataError(
+                f"{where}: meta.verbs must be base forms in small letters, as answers are compared with them; found "
+                f"{shouted[0]!r}"
+            )
     for name in ("masked_query", "verb_pipeline"):
         if name in meta and not (isinstance(meta[name], str) and meta[name].strip()):
             raise DataError(
                 f"{where}: meta.{name} must be a non-empty string, found {_shown(meta[name])}; leave the field out "
                 "if there is none"
+            )
+    events = meta.get("events")
+    for event in events if isinstance(events, list | tuple) else ():
+        if isinstance(event, list | tuple) and len(event) == 3 and not all(map(is_seconds, event[1:])):
+            raise DataError(
+                f"{where}: meta.events must be a list of [name, start, end] in seconds, found {_shown(event)}"
             )
     windows = meta.get("annotated_windows", [])
     if not isinstance(windows, list | tuple) or not all(
@@ -186,6 +199,8 @@ def _check_values(meta: dict[str, Any], where: str) -> None:
             _check_text(value, f"{where}: {name}")
         elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
             raise DataError(f"{where}: {name} is a number of more than 64 bits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{where}: {name} is {value!r}, which is no number")
         elif isinstance(value, dict):
             for key, inner in value.items():
                 _check_text(key, f"{where}: a key of {name}")

@@ -114,7 +114,7 @@ def weigh_by_difficulty(
     weights: list[dict[str, float]] = [{} for _ in rows]
     inside: dict[str, int] = {}
     for task in tasks:
-        ratings = [(row.meta.get(measure) or {}).get(task) for row in rows]
+        ratings = [_rating(row, measure, task) for row in rows]
         if all(rating is None for rating in ratings):
             raise DataError(
                 f"difficulty_range: no row has meta.{measure} for task {task!r}; rate the rows with "
@@ -127,3 +127,13 @@ def weigh_by_difficulty(
             of_tasks[task] = factor * column(row, "weight", task, 1.0)
     weighed = [replace(row, meta={**row.meta, "weight": of_tasks}) for row, of_tasks in zip(rows, weights, strict=True)]
     return weighed, inside
+
+
+def _rating(row: Row, measure: str, task: str) -> float | None:
+    rated = row.meta.get(measure)
+    rating = rated.get(task) if isinstance(rated, dict) else rated
+    if rating is None:
+        return None
+    if not isinstance(rated, dict) or isinstance(rating, bool) or not isinstance(rating, int | float):
+        raise DataError(f"row {row.id!r}: meta.{measure} must have a number for each task, found {rated!r}")
+    return rating

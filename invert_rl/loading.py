@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,8 @@ def load_weights(model: PreTrainedModel, checkpoint: str | os.PathLike[str]) -> 
     matches and only a warning tells. ``from_pretrained`` knows the renaming.
     """
     exact = load_pretrained(type(model), checkpoint, dtype=torch.float32)  # also for parts in half precision
+    files = sorted(Path(checkpoint).glob("*.safetensors"))
+    _refuse_rounded((value for path in files for value in read_tensors(path).values()), model.parameters(), checkpoint)
     load_tensors(model, exact.state_dict(), checkpoint)
 
 
@@ -145,7 +147,9 @@ def load_adapters(model: PeftModel, checkpoint: str | os.PathLike[str]) -> None:
     """
     for adapter in model.peft_config:
         folder = Path(checkpoint) if adapter == "default" else Path(checkpoint) / adapter
-        _load_adapter(model, adapter, read_tensors(folder / ADAPTER_WEIGHTS), folder)
+        tensors = read_tensors(folder / ADAPTER_WEIGHTS)
+        _refuse_rounded(tensors.values(), get_peft_model_state_dict(model, adapter_name=adapter).values(), folder)
+        _load_adapter(model, adapter, tensors, folder)
 
 
 def _load_adapter(model: PeftModel, adapter: str, tensors: dict[str, Tensor], name: str | os.PathLike[str]) -> None:
@@ -238,6 +242,17 @@ def _refuse_not_finite(tensors: Mapping[str, Tensor], name: str | os.PathLike[st
     ]
     if bad:
         raise CheckpointError(f"{name}: {_listed(bad)} hold{'s' * (len(bad) == 1)} NaN or infinity; use another one")
+
+
+def _refuse_rounded(given: Iterable[Tensor], own: Iterable[Tensor], name: str | os.PathLike[str]) -> None:
+    """Refuse weights that somebody has rounded since the run wrote them: it would not go on where it was."""
+    wanted = sum(value.numel() for value in own if value.dtype == torch.float32)
+    found = sum(value.numel() for value in given if value.dtype == torch.float32)
+    if found < wanted:
+        raise CheckpointError(
+            f"{name}: {wanted - found} of the run's {wanted} float32 weights are in another precision, from which it "
+            "cannot go on exactly; take the checkpoint as the run wrote it, or start from it by --model_name_or_path"
+        )
 
 
 def _refuse(

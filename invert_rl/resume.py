@@ -103,7 +103,7 @@ def why_incomplete(checkpoint: Path) -> str | None:
 
 def _why_incomplete(checkpoint: Path) -> str | None:
     reason = _of_state(checkpoint)
-    if reason is None and (checkpoint / MANIFEST).is_file():
+    if reason is None and os.path.lexists(checkpoint / MANIFEST):
         reason = against_manifest(checkpoint)
     if reason is not None:
         return reason
@@ -170,10 +170,19 @@ def _of_zipped(path: Path) -> str | None:
         if damaged is not None:
             return f"is damaged (at {damaged})"
     try:
-        _load(path)
+        content = _load(path)
     except Exception as error:  # of many types, by what the damage hits
         return f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    return None
+    return None if _finite(content) else "holds NaN or infinity"
+
+
+def _finite(content: Any) -> bool:
+    """Whether all tensors in nested mappings and lists, such as the moments of Adam, are finite numbers."""
+    if isinstance(content, torch.Tensor):
+        return not content.is_floating_point() or content.element_size() == 1 or bool(content.isfinite().all())
+    if isinstance(content, dict):
+        return all(_finite(value) for value in content.values())
+    return all(_finite(value) for value in content) if isinstance(content, list | tuple) else True
 
 
 def _of_random_state(path: Path) -> str | None:

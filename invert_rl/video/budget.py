@@ -48,7 +48,8 @@ def budget_of(seconds: float, settings: FrameSettings) -> VideoBudget:
 def largest_budget(settings: FrameSettings) -> VideoBudget:
     """The most that any video takes: at the pixel budget, or at the least pixels of as many frames as there may be."""
     most = max(TEMPORAL_PATCH, floor_by_factor(settings.max_frames, FRAME_FACTOR))
-    counts = range(TEMPORAL_PATCH, most + 1, TEMPORAL_PATCH)
+    smallest = int(settings.total_pixels * TEMPORAL_PATCH / (settings.min_pixels * 1.05)) + TEMPORAL_PATCH
+    counts = [*range(TEMPORAL_PATCH, min(most, smallest) + 1, TEMPORAL_PATCH), most]  # above, more frames are more
     return max((_with_frames(count, settings) for count in counts), key=lambda budget: (budget.tokens, budget.frames))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -167,6 +168,13 @@ def test_rows_outside_the_range_can_be_drawn_less_often_instead():
 def test_the_measure_can_be_the_solve_rate():
     with pytest.raises(DataError, match="all of its 2 rows have weight 0"):
         TaskDataset(weigh_by_difficulty(rated(0.5, 0.6), ("tvg",), (0.1, 0.9), measure="solve_rate")[0], ("tvg",))
+
+
+@pytest.mark.parametrize("rating", ["x", 0.5, True, [1], {"tvg": "x"}, {"tvg": [1]}, {"tvg": True}])
+def test_a_rating_is_a_number_for_each_task(rating):
+    (row,) = rated(0.5)
+    with pytest.raises(DataError, match=f"row {row.id!r}: meta.mean_reward must have a number for each task"):
+        weigh_by_difficulty([replace(row, meta={"mean_reward": rating})], ("tvg",), (0, 1))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.errors import DataError
 from invert_rl.checksums import MANIFEST, write_manifest
+from invert_rl.loading import CheckpointError, load_weights
+from invert_rl.models import load_model
 from invert_rl.resume import latest_checkpoint, resume_point
 from tests.invert_rl.grpo import two_ranks
 
@@ -98,6 +100,42 @@ def state(**changes: object) -> Callable[[Path], None]:
     return damage
 
 
+def cut_header(folder: Path) -> None:
+    """The length in front says more than there is."""
+    path = folder / "model.safetensors"
+    path.write_bytes((1 << 40).to_bytes(8, "little") + path.read_bytes()[8:])
+
+
+def short_header(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def from_the_one_before(name: str) -> Callable[[Path], None]:
+    return lambda folder: None if shutil.copy(folder.with_name("checkpoint-1") / name, folder / name) else None
+
+
+def loop(name: str) -> Callable[[Path], None]:
+    """A link to itself in the place of a file."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to(name)
+
+    return damage
+
+
+def loop_in_its_place(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.name)
+
+
+def nan_moment(folder: Path) -> None:
+    state = torch.load(folder / "optimizer.pt", weights_only=True)
+    next(iter(state["state"].values()))["exp_avg_sq"].view(-1)[0] = torch.inf
+    torch.save(state, folder / "optimizer.pt")
+
+
 class Planted:
     """What must not be called when a checkpoint is looked at."""
 
@@ -137,6 +175,14 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "a file in its place": (file_in_its_place, "it is no folder"),
     "NaN": (listed(with_nan), "model.safetensors holds NaN or infinity in "),
     "NaN, no list": (unlisted(with_nan), "model.safetensors holds NaN"),
+    "a header longer than the file": (listed(cut_header), "model.safetensors is cut off"),
+    "half a header": (listed(short_header), "model.safetensors is cut off"),
+    "weights of the step before": (from_the_one_before("model.safetensors"), "model.safetensors has changed"),
+    "optimizer of the step before": (from_the_one_before("optimizer.pt"), "optimizer.pt has changed"),
+    "state of the step before": (listed(from_the_one_before("trainer_state.json")), "trainer_state.json is of step 1"),
+    "a link to itself as weights": (loop("model.safetensors"), "model.safetensors is missing"),
+    "a link to itself as list of files": (loop(MANIFEST), "it cannot be read"),
+    "infinite moments": (listed(nan_moment), "optimizer.pt holds NaN or infinity"),
     "no random state of Python": (listed(random_state("python", (3, (1, 2), None))), "no random state of python"),
     "no random state of torch": (listed(random_state("cpu", None)), "no random state of cpu"),
     "short random state": (listed(random_state("numpy", ("MT19937",))), "no random state of numpy"),
@@ -163,6 +209,27 @@ def test_a_damaged_checkpoint_is_skipped_by_name(sound, tmp_path, caplog, monkey
         resume_point(str(run), str(run / "checkpoint-2")) if case != "a file in its place" else latest(run, caplog)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "planted").exists()
+
+
+def test_a_link_to_itself_is_no_checkpoint(sound, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(sound, run)
+    loop_in_its_place(run / "checkpoint-2")
+    assert latest_checkpoint(run) == str(run / "checkpoint-1")
+
+
+def test_rounded_weights_are_not_gone_on_with(sound, tiny_qwen2_5, tmp_path):
+    """The run would go on, from other weights than it had."""
+    checkpoint = tmp_path / "checkpoint-2"
+    shutil.copytree(sound / "checkpoint-2", checkpoint)
+    weights = load_file(checkpoint / "model.safetensors")
+    save_file(
+        {name: value.half() for name, value in weights.items()}, checkpoint / "model.safetensors", {"format": "pt"}
+    )
+    model = load_model(tiny_qwen2_5)
+    with pytest.raises(CheckpointError, match="float32 weights are in another precision"):
+        load_weights(model, checkpoint)
+    load_weights(model, sound / "checkpoint-2")
 
 
 def latest(run: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -54,3 +54,9 @@ def test_lengths_that_are_given_are_heeded():
     assert engine_limits(settings, 128, positions=4096)["max_model_len"] == 4096
     assert engine_limits(settings, 128, max_prompt_length=1000)["max_model_len"] == 1280
     assert engine_limits(settings, 128)["max_model_len"] > engine_limits(settings, 128, 4000)["max_model_len"]
+
+
+def test_any_number_of_frames_is_reckoned_at_once():
+    """Above the pixel budget each further frame has the least size: a billion need not be tried one by one."""
+    largest = largest_budget(FrameSettings(max_frames=10**9))
+    assert largest.frames == 10**9 and largest.tokens == largest.steps * largest.frame_tokens
