@@ -120,5 +120,5 @@ def check_known(names: Sequence[str], configurations: Mapping[str, Any], where: 
 def read_settings(path: Path) -> dict[str, Any]:
     """The fields of a recipe's YAML; raises `DataError` if it cannot be read as a mapping."""
     if not path.is_file():
-        raise DataError(f"{path}: no such file; paths are relative to the ablation's YAML")
+        raise DataError(f"{path}: cannot be read, no such file; paths are relative to the ablation's YAML")
     return read_yaml(path)
