@@ -13,8 +13,8 @@ ablations (``recipe`` in their files) are in recipes/configs/planted, such as
 
 from __future__ import annotations
 
-from invert_rl.recipe_help import show_help
 from invert_rl.recipe.parser import RecipeParser
+from invert_rl.recipe_help import show_help
 
 if __name__ == "__main__":
     show_help(__file__, __doc__)  # before the imports below, which take seconds

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from trl import TrlParser
 
 from data_prep.errors import DataError
-from invert_rl.recipe.field_kinds import FieldKinds
 from invert_rl.one_language import did_you_mean, known_name
+from invert_rl.recipe.field_kinds import FieldKinds
 from invert_rl.strict_yaml import read_yaml
 
 

@@ -11,7 +11,7 @@ from trl import ModelConfig
 
 from data_prep.errors import DataError
 from invert_rl.grpo.config import InvertGRPOConfig
-from invert_rl.runs import parse_arguments
+from invert_rl.recipe.arguments import parse_arguments
 from invert_rl.strict_yaml import read_yaml
 
 
