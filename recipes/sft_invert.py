@@ -89,7 +89,13 @@ def main(args: InvertSFTConfig, model_args: ModelConfig) -> None:
     if model_args.model_name_or_path is None and not toy:
         raise DataError("--train_data needs --model_name_or_path, the checkpoint to fine-tune")
     name = model_args.model_name_or_path or random_checkpoint(
-        rows, args.video_root, args.frame_settings(image_patch_size=14), args.seed, args.toy_tower_steps
+        rows,
+        args.video_root,
+        args.frame_settings(image_patch_size=14),
+        args.seed,
+        args.toy_tower_steps,
+        args.toy_caption_steps,
+        preset,
     )
     fingerprint = fingerprint_of(args, model_args, model=name, rows=len(rows), test_rows=len(test_rows))
     check_fingerprint(checkpoint, fingerprint, args.accept_changes)

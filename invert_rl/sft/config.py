@@ -58,6 +58,10 @@ class InvertSFTConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, S
     toy_tower_steps: int = field(
         default=260, metadata={"help": "Toy world only: steps in which the vision tower learns to see, before the run."}
     )
+    toy_caption_steps: int = field(
+        default=400,
+        metadata={"help": "Toy world only: steps after those in which the language model learns to find captions."},
+    )
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false: columns make the prompts."})
     report_to: list[str] = field(

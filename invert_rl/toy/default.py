@@ -15,8 +15,9 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.cache import cache_folder
 from invert_rl.schedule import TARGET, Draw, generator
-from invert_rl.tasks import Task
+from invert_rl.tasks import Preset, Task
 from invert_rl.toy.answers import target_text
+from invert_rl.toy.captions import teach_captions
 from invert_rl.toy.make import VERSION, make_world
 from invert_rl.toy.tiny_model import build_config, build_model, build_processor, save_checkpoint
 from invert_rl.toy.tiny_tokenizer import build_tokenizer, toy_texts
@@ -60,14 +61,25 @@ def start_checkpoint() -> str:
     return str(START_CHECKPOINT)
 
 
-def random_checkpoint(rows: Sequence[Row], videos: str, settings: FrameSettings, seed: int, tower_steps: int) -> str:
-    """Folder of a tiny Qwen2.5-VL with a random language model, in the cache folder; the main process makes it.
+def random_checkpoint(
+    rows: Sequence[Row],
+    videos: str,
+    settings: FrameSettings,
+    seed: int,
+    tower_steps: int,
+    caption_steps: int,
+    preset: Preset,
+) -> str:
+    """Folder of a tiny Qwen2.5-VL made from random weights, in the cache folder; the main process makes it.
 
-    Its vision tower has learned to see (`invert_rl.toy.tower`) for so many steps on the clips of ``rows`` in the folder
-    ``videos``, with 0 steps nothing.
+    On the clips of ``rows`` in the folder ``videos`` its vision tower has learned to see (`invert_rl.toy.tower`) and
+    its language model where captions lie (`invert_rl.toy.captions`), each for so many steps; with 0 steps nothing.
+    Answers are worded as the preset does.
     """
     clips = len({row.video for row in rows})
-    folder = cache_folder() / f"tiny-qwen2_5_vl-v{VERSION}-{seed}-{clips}-{tower_steps}"
+    folder = (
+        cache_folder() / f"tiny-qwen2_5_vl-v{VERSION}-{seed}-{clips}-{tower_steps}-{caption_steps}-{preset.sha256[:8]}"
+    )
     with PartialState().main_process_first():
         if not (folder / "processor_config.json").is_file():
             tokenizer = build_tokenizer(toy_texts())
@@ -75,7 +87,10 @@ def random_checkpoint(rows: Sequence[Row], videos: str, settings: FrameSettings,
             _spread(model, seed)
             store = FrameStore(videos, settings, in_process=True)
             right = teach_tower(model, processor, rows, store, tower_steps, seed) if tower_steps else 0.0
-            logger.info("%s: %.0f%% of frames named", folder.name, 100 * right)
+            found, task = 0.0, preset.tasks["tvg"]
+            if caption_steps:
+                found = teach_captions(model, processor, rows, store, caption_steps, seed, task)
+            logger.info("%s: %.0f%% of frames named, %.0f%% looks right", folder.name, 100 * right, 100 * found)
             save_checkpoint(model, processor, folder, torch.float32)
     return str(folder)
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.progress import progress
@@ -33,6 +34,11 @@ TIME_STEP = 0.5
 CLOCK = round(DURATION / TIME_STEP)
 """How many times there are."""
 LEARNING_RATE, MUON_LEARNING_RATE = 1e-3, 2e-3
+
+
+def pace(step: int, steps: int) -> float:
+    """Factor of the learning rate at ``step`` of ``steps``: it rises in `WARMUP` steps and falls to 0 at the end."""
+    return min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY * steps))
 
 
 def frame_labels(row: Row, times: Sequence[float] | np.ndarray) -> list[int]:
@@ -65,13 +71,10 @@ def teach_tower(
     embeddings = nn.functional.normalize(embeddings, dim=1)
     taught = nn.ModuleList([tower, head])
     optimizer = MuonWithAdamW(taught, LEARNING_RATE, MUON_LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    rates = [group["lr"] for group in optimizer.param_groups]
+    schedule = LambdaLR(optimizer, lambda step: pace(step, steps))
     rng = np.random.default_rng(seed)
     right: list[float] = []
-    for step in progress(range(steps), "vision tower", total=steps):
-        factor = min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY * steps))
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
+    for _ in progress(range(steps), "vision tower", total=steps):
         drawn = [clips[int(place)] for place in rng.integers(len(clips), size=CLIPS)]
         cut = int(rng.integers(frames))  # segments of tasks begin anywhere: so do groups of frames
         shown = [store.clip(VideoRef(row.video)) for row in drawn]
@@ -95,6 +98,7 @@ def teach_tower(
         loss.backward()
         nn.utils.clip_grad_norm_(taught.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
         optimizer.zero_grad()
         right.append((logits.argmax(1) == labels).float().mean().item())
     return float(np.mean(right[-20:]))

@@ -10,6 +10,7 @@ import torch
 
 from data_prep.rows import Row, read_rows
 from invert_rl.sft.config import InvertSFTConfig
+from invert_rl.tasks import load_preset
 from invert_rl.toy import default
 from invert_rl.toy.make import make_world
 from invert_rl.toy.tiny_model import build_config, build_model, build_processor
@@ -72,12 +73,15 @@ def test_the_tower_names_the_frames_of_clips_that_it_is_shown_again_and_again(wo
     assert teach_tower(model, processor, [row], store, 80, seed=0) > 0.6
 
 
-def test_a_tower_that_is_taught_is_not_taught_again(world, store, monkeypatch, tmp_path):
+def test_what_is_taught_is_not_taught_again(world, store, monkeypatch, tmp_path):
     monkeypatch.setattr(default, "cache_folder", lambda: tmp_path)
     taught: list[int] = []
     monkeypatch.setattr(default, "teach_tower", lambda *args: taught.append(args[4]) or 0.0)
     rows, videos = world
-    first = default.random_checkpoint(rows, str(videos), store.settings, 0, 1)
-    assert default.random_checkpoint(rows, str(videos), store.settings, 0, 1) == first
-    assert default.random_checkpoint(rows, str(videos), store.settings, 0, 2) != first
-    assert taught == [1, 2]
+    monkeypatch.setattr(default, "teach_captions", lambda *args: taught.append(args[4]) or 0.0)
+    think, free = load_preset("think"), load_preset("no_think")
+    first = default.random_checkpoint(rows, str(videos), store.settings, 0, 1, 7, think)
+    assert default.random_checkpoint(rows, str(videos), store.settings, 0, 1, 7, think) == first
+    others = [(2, 7, think), (1, 8, think), (1, 7, free)]
+    assert first not in [default.random_checkpoint(rows, str(videos), store.settings, 0, *other) for other in others]
+    assert taught == [1, 7, 2, 7, 1, 8, 1, 7]
