@@ -16,9 +16,9 @@ from transformers import AutoModelForImageTextToText
 
 from data_prep.rows import Row, read_rows
 from invert_rl.cli import main as command
-from invert_rl.toy.actions import toy_segment
 from invert_rl.toy.make import make_world
 from tests.invert_rl.llavaction.kitchen import write_csv
+from tests.invert_rl.llavaction.toy_actions import toy_segment
 from tests.recipes.resumed import assert_exact
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,8 +157,8 @@ def test_own_data_from_build_mqa_to_the_commands(run_recipe, tiny, epic, tmp_pat
 
 
 def test_structured_prediction_and_appending_from_files(run_recipe, tiny, epic, tmp_path, capsys):
-    from invert_rl.toy.actions import NOUN_NAMES, VERB_NAMES
     from tests.invert_rl.llavaction.kitchen import write_names, write_scores
+    from tests.invert_rl.llavaction.toy_actions import NOUN_NAMES, VERB_NAMES
 
     rows = [*read_rows(epic / "train.jsonl"), *read_rows(epic / "test.jsonl")]
     segments = [toy_segment(row) for row in rows]

@@ -21,9 +21,9 @@ from invert_rl.llavaction.segments import ClassMap
 from invert_rl.llavaction.specialist import RandomClasses
 from invert_rl.llavaction.training import is_vision, make_trainer, parameter_groups, save_for_inference, with_lora
 from invert_rl.llavaction.views import ViewSettings
-from invert_rl.toy.actions import NOUN_NAMES, VERB_NAMES, toy_segment
 from invert_rl.video.settings import FrameSettings
 from tests.invert_rl.llavaction.conftest import make_clip
+from tests.invert_rl.llavaction.toy_actions import NOUN_NAMES, VERB_NAMES, toy_segment
 
 FRAMES = {"fps": 4.0, "min_frames": 4, "max_frames": 4, "min_pixels": 56 * 56}
 
