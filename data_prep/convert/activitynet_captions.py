@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "activitynet-captions"
 HELP = "ActivityNet Captions (JSON)"
@@ -22,23 +19,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows of ActivityNet Captions, one per sentence, with id ``activitynet-captions-SPLIT-VIDEO-INDEX``.
 
     Raises `DataError` for a malformed file, a video listed twice, or as many times as sentences not given.
     """
-    database = read_json(annotations)
+    database = read_json(args.annotations)
     if not isinstance(database, dict):
-        raise DataError(f"{annotations}: expected an object of videos, found {type(database).__name__}")
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
+        raise DataError(f"{args.annotations}: expected an object of videos, found {type(database).__name__}")
     line = 0
     for video, record in progress(database.items(), NAME, total=len(database)):
-        where = f"{annotations}: video {video!r}"
+        where = f"{args.annotations}: video {video!r}"
         if not isinstance(record, dict) or not {"duration", "timestamps", "sentences"} <= record.keys():
             raise DataError(f"{where}: expected the fields duration, timestamps and sentences")
         times, sentences = record["timestamps"], record["sentences"]
@@ -55,4 +46,3 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
             }
             entry = Entry(line, f"{where}, sentence {index}", source)
             builder.add(entry, f"{video}-{index}", video, record["duration"], sentence, [window])
-    return builder.rows

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "timelens-bench"
 HELP = "TimeLens-Bench, and other objects by video of spans and queries or timestamps and sentences (JSON)"
@@ -25,30 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows, one per query, with id ``timelens-bench-SPLIT-VIDEO-INDEX``.
 
     Windows are written as published, whole seconds in TimeLens-Bench. Raises `DataError` for another layout.
     """
-    database = read_json(annotations)
+    database = read_json(args.annotations)
     if not isinstance(database, dict):
-        raise DataError(f"{annotations}: expected an object of videos, found {type(database).__name__}")
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
+        raise DataError(f"{args.annotations}: expected an object of videos, found {type(database).__name__}")
     line = 0
     for video, record in progress(database.items(), NAME, total=len(database)):
-        where = f"{annotations}: video {video!r}"
+        where = f"{args.annotations}: video {video!r}"
         windows, queries, duration = _parts(record, where)
         for index, (window, query) in enumerate(zip(windows, queries, strict=True)):
             line += 1
             source = {"video": video, "index": index, "duration": duration, "span": window, "query": query}
             entry = Entry(line, f"{where}, query {index}", source)
             builder.add(entry, f"{video}-{index}", video, duration, query, [window])
-    return builder.rows
 
 
 def _parts(record: Any, where: str) -> tuple[list[Any], list[Any], Any]:

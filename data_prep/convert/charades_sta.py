@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import read_csv, read_lines
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "charades-sta"
 HELP = "Charades-STA (txt and the csv of durations)"
@@ -30,36 +28,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.durations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, durations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows of Charades-STA, one per line, with id ``charades-sta-SPLIT-LINE``.
 
     A line of another form is rejected; raises `DataError` if no line has it or a file is malformed.
     """
-    length = read_lengths(durations)
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    lines = read_lines(annotations)
+    length = read_lengths(args.durations)
+    lines = read_lines(args.annotations)
     if not any(LINE.fullmatch(line) for _, line in lines):
         raise DataError(
-            f"{annotations}:{lines[0][0]}: no line has the form 'VIDEO START END##query' (this one is "
+            f"{args.annotations}:{lines[0][0]}: no line has the form 'VIDEO START END##query' (this one is "
             f"{lines[0][1][:80]!r}); is it a Charades-STA file?"
         )
     for number, line in progress(lines, NAME):
-        entry = Entry(number, f"{annotations}:{number}", line)
+        entry = Entry(number, f"{args.annotations}:{number}", line)
         match = LINE.fullmatch(line)
         if match is None:
-            ledger.reject(entry, "the line is not 'VIDEO START END##query'", line)
+            builder.ledger.reject(entry, "the line is not 'VIDEO START END##query'", line)
         elif "##" in match["query"]:
-            ledger.reject(entry, "the line has more than one '##'", line)
+            builder.ledger.reject(entry, "the line has more than one '##'", line)
         else:
             video = match["video"]
             window = [_number(match["start"]), _number(match["end"])]
             builder.add(entry, str(number), video, length.get(video), match["query"], [window])
-    return builder.rows
 
 
 def read_lengths(path: Path) -> dict[str, float]:

@@ -41,7 +41,7 @@ from data_prep.convert import (
     vue_tr,
 )
 from data_prep.convert.detection import CLIP, SEGMENT_RULES, write_detection
-from data_prep.convert.grounding import VideoNames
+from data_prep.convert.grounding import RowBuilder, VideoNames
 from data_prep.convert.ledger import Ledger
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
@@ -187,10 +187,13 @@ def _read_detection(args: argparse.Namespace, ledger: Ledger) -> dict[str, Any]:
 def _read_grounding(args: argparse.Namespace, ledger: Ledger, summary: dict[str, Any]) -> Iterable[Row]:
     """The rows, split by window and annotated with verbs as asked; adds to ``summary`` what these two did."""
     if args.dataset == clips.NAME:
-        rows = clips.convert(args, ledger)
+        rows: Iterable[Row] = clips.convert(args, ledger)
     else:
         video_name = VideoNames(args.video_pattern, args.videos)
-        rows = GROUNDING[args.dataset].convert(args, ledger, video_name)
+        dataset = args.name if args.dataset == jsonl.NAME else args.dataset
+        builder = RowBuilder(dataset, args.split, args.annotations, ledger, video_name)
+        GROUNDING[args.dataset].convert(args, builder)
+        rows = builder.rows
         if args.videos is not None:
             summary["videos_without_file"] = list(video_name.missing)
     _check(args, ledger)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert.durations import read_durations
-from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder, numbers_of
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "didemo"
 HELP = "DiDeMo and TEMPO (JSON)"
@@ -35,41 +33,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--durations", type=Path, help="JSON {video: seconds}; default: 5 s for each of num_segments")
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.annotators, args.durations, args.split, ledger, video_name)
-
-
-def read(
-    annotations: Path, annotators: str, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames
-) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows of DiDeMo, with id ``didemo-SPLIT-ANNOTATION_ID``; ``times`` (chunks of all annotators) and ``num_segments``
     go to ``meta``.
 
     Chunk a to b, both included, is ``[5 a, 5 (b + 1)]`` s, clipped to the length. In TEMPO ``times`` may be one pair.
     Raises `DataError` for another layout.
     """
-    length = read_durations(durations) if durations is not None else {}
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(iter_records(annotations), NAME):
+    length = read_durations(args.durations) if args.durations is not None else {}
+    for number, where, record in progress(iter_records(args.annotations), NAME):
         if not {"annotation_id", "description", "video", "times", "num_segments"} <= record.keys():
             raise DataError(f"{where}: expected annotation_id, description, video, times and num_segments")
         entry, times = Entry(number, where, record), record["times"]
         if _chunks(times):
             times = [times]
         if not isinstance(times, list) or not times or not all(_chunks(pair) for pair in times):
-            ledger.reject(entry, "the times are not pairs of chunks", repr(times))
+            builder.ledger.reject(entry, "the times are not pairs of chunks", repr(times))
             continue
         video = str(record["video"])
         duration = length.get(Path(video).stem)
         count = numbers_of([record["num_segments"]])
         if duration is None and count is not None:
             duration = CHUNK * count[0]
-            ledger.note(entry, "length of the video unknown: 5 s for each of its chunks")
+            builder.ledger.note(entry, "length of the video unknown: 5 s for each of its chunks")
         meta = {"times": times, "num_segments": record["num_segments"]}
         key = f"{record['annotation_id']}"
-        builder.add(entry, key, video, duration, record["description"], chosen(times, annotators), meta)
-    return builder.rows
+        builder.add(entry, key, video, duration, record["description"], chosen(times, args.annotators), meta)
 
 
 def chosen(times: list[list[int]], annotators: str) -> list[list[float]]:

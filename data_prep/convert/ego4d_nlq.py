@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert.conversations import questions_of
-from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder, numbers_of
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records, read_json, read_text
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "ego4d-nlq"
 HELP = "Ego4D-NLQ v1 and v2 (JSON), also TimeLens2's flat lines and conversations (JSONL)"
@@ -34,33 +33,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.shown, args.split, ledger, video_name)
-
-
-def read(annotations: Path, shown: str, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows, one per query, with id ``ego4d-nlq-SPLIT-CLIP-ANNOTATION-INDEX`` (of other forms: by place).
 
     With ``shown`` "clips" times count from the start of the clip and the video is ``CLIP_UID``; with "videos" they
     count from the start of ``VIDEO_UID``, of which the clip is the row's ``clip``. Rows without a query are rejected,
     those without times (the test set) too unless ``--unlabelled``; a "query text:" before a query is dropped.
     """
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    text = read_text(annotations)
+    text = read_text(args.annotations)
     if text.lstrip().startswith("{") and '"videos"' in text[: 1 << 20]:
-        for number, where, video, clip, annotation, index, query in progress(_queries(annotations), NAME):
+        for number, where, video, clip, annotation, index, query in progress(_queries(args.annotations), NAME):
             key = f"{clip.get('clip_uid')}-{annotation.get('annotation_uid')}-{index}"
-            _add(builder, Entry(number, where, query), key, video, clip, query, shown)
-    elif shown == "videos":
-        raise DataError(f"{annotations}: --shown videos is for the challenge's JSON; this form has clips alone")
+            _add(builder, Entry(number, where, query), key, video, clip, query, args.shown)
+    elif args.shown == "videos":
+        raise DataError(f"{args.annotations}: --shown videos is for the challenge's JSON; this form has clips alone")
     else:
-        for number, where, record in progress(iter_records(annotations), NAME):
+        for number, where, record in progress(iter_records(args.annotations), NAME):
             if "messages" in record:
                 _add_conversation(builder, number, where, record)
             else:
                 _add_flat(builder, number, where, record)
-    return builder.rows
 
 
 def _queries(annotations: Path) -> Iterator[tuple[int, str, dict[str, Any], dict[str, Any], dict[str, Any], int, Any]]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "hirest"
 HELP = "HiREST, the moments or their steps (JSON)"
@@ -31,39 +28,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.moments, args.split, ledger, video_name)
-
-
-def read(annotations: Path, moments: str, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows of HiREST with id ``hirest-SPLIT-NUMBER``: the number of the moment or step in the file, from 1.
 
     A video that is the answer as a whole, one that is not relevant, and the test file's placeholders are rejected.
     Raises `DataError` for another layout.
     """
-    database = read_json(annotations)
+    database = read_json(args.annotations)
     if not isinstance(database, dict) or not all(isinstance(videos, dict) for videos in database.values()):
-        raise DataError(f"{annotations}: expected an object of queries, each an object of videos")
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
+        raise DataError(f"{args.annotations}: expected an object of queries, each an object of videos")
     number = 0
     for query, videos in progress(database.items(), NAME, total=len(database)):
         for video, record in videos.items():
-            where = f"{annotations}: query {query!r}, video {video}"
+            where = f"{args.annotations}: query {query!r}, video {video}"
             if not isinstance(record, dict):
                 raise DataError(f"{where}: expected an object")
-            for text, window in _asked(query, record, moments, where):
+            for text, window in _asked(query, record, args.moments, where):
                 number += 1
                 source = {"query": query, "video": video, **record}
                 entry = Entry(number, where, source)
                 if not record.get("relevant") or not record.get("clip"):
-                    ledger.reject(entry, "the video is not relevant, or all of it is the answer")
+                    builder.ledger.reject(entry, "the video is not relevant, or all of it is the answer")
                 elif window in PLACEHOLDERS:
-                    ledger.reject(entry, "the bounds are a placeholder", repr(window))
+                    builder.ledger.reject(entry, "the bounds are a placeholder", repr(window))
                 else:
-                    meta = {"task": query} if moments == "steps" else {}
+                    meta = {"task": query} if args.moments == "steps" else {}
                     builder.add(entry, str(number), video, record.get("v_duration"), text, [window], meta)
-    return builder.rows
 
 
 def _asked(query: str, record: dict[str, Any], moments: str, where: str) -> list[tuple[Any, Any]]:

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from data_prep.convert.records import records_of
 from data_prep.convert.times import UNITS, Times, clip_of, number_of, windows_of
 from data_prep.errors import DataError
 from data_prep.progress import progress
-from data_prep.rows import Row, as_record
+from data_prep.rows import as_record
 
 NAME = "jsonl"
 HELP = "any JSONL, JSON, csv, parquet or Hugging Face data set, by --map"
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """The rows that the parsed command line asks for."""
     paths = parse_map(args.map)
     if args.units == "frames" and args.fps is None and "fps" not in paths:
@@ -88,24 +88,24 @@ def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) ->
     length = read_durations(args.durations) if args.durations is not None else {}
     if args.durations is None and not {"duration", "frames"} & paths.keys():
         raise DataError("how long are the videos? Say duration=PATH or frames=PATH in --map, or --durations FILE")
-    builder = RowBuilder(args.name, args.split, args.annotations, ledger, video_name)
     if ({"clip", "clip_start"} & paths.keys() == set()) != (args.windows_from is None):
         raise DataError("--windows-from file or clip belongs to a clip in --map: say both, or neither")
     times = Times(args.units, args.fps, args.chunk_seconds, args.chunk_end == "inclusive", args.windows_from == "clip")
     for number, where, record in progress(records_of(args.annotations, args.split), NAME):
         add_record(builder, Entry(number, where, record), paths, times, length)
-        if args.show is not None and ledger.accepted + len(ledger.rejected) >= LOOKED_AT * args.show:
+        if args.show is not None and builder.ledger.accepted + len(builder.ledger.rejected) >= LOOKED_AT * args.show:
             break
-        if args.show is not None and ledger.accepted >= args.show:
+        if args.show is not None and builder.ledger.accepted >= args.show:
             break
-    return builder.rows
 
 
 def show(args: argparse.Namespace) -> int:
     """Print the first ``args.show`` rows that ``--map`` makes, and what was refused on the way; writes nothing."""
     ledger = Ledger(args.unlabelled)
-    rows = convert(args, ledger, VideoNames(args.video_pattern, args.videos))
-    for row in islice(rows, args.show):
+    names = VideoNames(args.video_pattern, args.videos)
+    builder = RowBuilder(args.name, args.split, args.annotations, ledger, names)
+    convert(args, builder)
+    for row in islice(builder.rows, args.show):
         sys.stdout.write(json.dumps(as_record(row), ensure_ascii=False) + "\n")
     for record in islice(ledger.rejected, args.show):
         sys.stdout.write(f"rejected at {record['where']}: {record['reason']} ({record['detail']})\n")

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from data_prep.convert.durations import read_durations
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "museg"
 HELP = "MUSEG's training lines (JSONL) and evaluation lists (JSON)"
@@ -32,22 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.durations, args.split, ledger, video_name)
-
-
-def read(
-    annotations: Path, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames
-) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows of MUSEG, one per record with all its windows, with id ``museg-SPLIT-NUMBER`` (place in the file from 1).
 
     The query is taken out of the instruction. ``durations`` (by file name without ending) gives the lengths that the
     file lacks: half of the training lines, all of Charades, and the evaluation lists; without it they are rejected.
     """
-    length = read_durations(durations) if durations is not None else {}
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(iter_records(annotations), NAME):
+    length = read_durations(args.durations) if args.durations is not None else {}
+    for number, where, record in progress(iter_records(args.annotations), NAME):
         text = record.get("problem", record.get("question"))
         windows = record.get("solution", record.get("groundtruth"))
         if not isinstance(text, str) or windows is None or not isinstance(record.get("video"), str):
@@ -55,10 +45,9 @@ def read(
         entry = Entry(number, where, record)
         found = SENTENCE.search(text) or QUOTED.search(text)
         if found is None:
-            ledger.reject(entry, "the instruction holds no quoted query", text)
+            builder.ledger.reject(entry, "the instruction holds no quoted query", text)
             continue
         video = record["video"].removeprefix("videos/")
         duration = record.get("duration", length.get(Path(video).stem))
         meta = {"task": record["task"]} if isinstance(record.get("task"), str) else {}
         builder.add(entry, str(number), video, duration, found["query"], windows, meta)
-    return builder.rows

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert.durations import read_durations
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "ra-rft"
 HELP = "RA-RFT's HI-VTG, SS-VTG and human sets, queries to be refused included (JSON)"
@@ -27,22 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.durations, args.split, ledger, video_name)
-
-
-def read(
-    annotations: Path, durations: Path | None, split: str, ledger: Ledger, video_name: VideoNames
-) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows, one per query of ``GRPO``, with id ``ra-rft-SPLIT-NUMBER-INDEX``.
 
     A query with ``r: false`` has no windows; ``meta.irrelevant`` says what was changed (``c``), ``meta.difficulty`` how
     near it is to the truth. A relevant query other than the row's own has no window in the file and is rejected.
     """
-    length = read_durations(durations) if durations is not None else {}
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(iter_records(annotations), NAME):
+    length = read_durations(args.durations) if args.durations is not None else {}
+    for number, where, record in progress(iter_records(args.annotations), NAME):
         queries = record.get("GRPO")
         if not {"video", "timestamp"} <= record.keys() or not isinstance(queries, list):
             raise DataError(f"{where}: expected the fields video, timestamp and GRPO; is it RA-RFT?")
@@ -51,7 +41,7 @@ def read(
         for index, query in enumerate(queries):
             entry = Entry(number, f"{where}, query {index}", query)
             if not isinstance(query, dict) or not isinstance(query.get("r"), bool):
-                ledger.reject(entry, "the query does not say whether it is relevant", repr(query)[:80])
+                builder.ledger.reject(entry, "the query does not say whether it is relevant", repr(query)[:80])
                 continue
             meta: dict[str, Any] = {name: query[name] for name in ("difficulty",) if query.get(name)}
             windows: list[Any] = []
@@ -59,10 +49,9 @@ def read(
                 changed = query.get("c")
                 meta["irrelevant"] = ", ".join(map(str, changed)) if isinstance(changed, list) and changed else "unsaid"
             elif query.get("q") != own or not record["timestamp"]:
-                ledger.reject(entry, "the file has no window for this relevant query", str(query.get("q")))
+                builder.ledger.reject(entry, "the file has no window for this relevant query", str(query.get("q")))
                 continue
             else:
                 windows = [record["timestamp"]]
             duration = record.get("duration", length.get(video))
             builder.add(entry, f"{number}-{index}", video, duration, query.get("q"), windows, meta)
-    return builder.rows

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
 
 from data_prep.convert import qvhighlights
-from data_prep.convert.grounding import VideoNames
-from data_prep.convert.ledger import Ledger
-from data_prep.rows import Row
+from data_prep.convert.grounding import RowBuilder
 
 NAME = "rextime"
 HELP = "ReXTime (JSONL)"
@@ -19,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """The rows that the parsed command line asks for, with the right option's letter in ``meta.ans``.
 
     Videos are ActivityNet's (``v_…``) and QVHighlights' cuts, whose offsets stand in the name: times are the cut's.
     """
-    return qvhighlights.read(args.annotations, args.split, ledger, video_name, NAME, ("ans",))
+    qvhighlights.read(builder, ("ans",))

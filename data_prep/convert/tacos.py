@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 
-from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder, numbers_of
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import read_json
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "tacos"
 HELP = "TACoS with frames and fps, as 2D-TAN publishes it (JSON)"
@@ -22,24 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds frame rates and counts."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows of TACoS, one per sentence, with id ``tacos-SPLIT-VIDEO-INDEX``; seconds are frames over fps.
 
     The same sentence and window of a video occur several times (567 of the 4,001 test rows): they are rows of their
     own, as published. Raises `DataError` for another layout.
     """
-    database = read_json(annotations)
+    database = read_json(args.annotations)
     if not isinstance(database, dict):
-        raise DataError(f"{annotations}: expected an object of videos, found {type(database).__name__}")
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
+        raise DataError(f"{args.annotations}: expected an object of videos, found {type(database).__name__}")
     line = 0
     for video, record in progress(database.items(), NAME, total=len(database)):
-        where = f"{annotations}: video {video!r}"
+        where = f"{args.annotations}: video {video!r}"
         if not isinstance(record, dict) or not {"timestamps", "sentences", "fps", "num_frames"} <= record.keys():
             raise DataError(f"{where}: expected the fields timestamps, sentences, fps and num_frames")
         counts = numbers_of([record["fps"], record["num_frames"]])
@@ -57,4 +48,3 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
             meta = {"annotated_frames": window}
             entry = Entry(line, f"{where}, sentence {index}", source)
             builder.add(entry, f"{video}-{index}", video, frames / fps, sentence, [seconds], meta)
-    return builder.rows

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert.conversations import questions_of
-from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder, numbers_of
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "timelens"
 HELP = "TimeLens-100K and TimeLens2-93K: grouped, flat, or TimeLens2's conversations (JSONL)"
@@ -27,12 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows, one per query with all its windows, with id ``timelens-SPLIT-LINE-INDEX``.
 
     A ``span`` is a list of windows or one window; ``video_start`` and ``video_end``, of an event or its line, become
@@ -40,8 +33,7 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
     conversations, whose videos are folders of frames made of files, the file is taken; an answer is read as all its
     times in pairs, whatever words stand around them.
     """
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(iter_records(annotations), NAME):
+    for number, where, record in progress(iter_records(args.annotations), NAME):
         if "messages" in record:
             _add_conversation(builder, number, where, record)
             continue
@@ -52,7 +44,6 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
             if not isinstance(event, dict) or not {"query", "span"} <= event.keys():
                 raise DataError(f"{where}: event {index} has no query and span")
             _add(builder, Entry(number, f"{where}, event {index}", event), f"{number}-{index}", record, event)
-    return builder.rows
 
 
 def _add_conversation(builder: RowBuilder, number: int, where: str, record: dict[str, Any]) -> None:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from data_prep.convert.grounding import RowBuilder, VideoNames, numbers_of
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder, numbers_of
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "vtimellm"
 HELP = "VTimeLLM's training conversations, InternVid-VTime among them (JSON)"
@@ -31,19 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames, dataset: str = NAME) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows, one per turn that is answered with ``<sN> to <eN>``, with id ``DATASET-SPLIT-NUMBER-TURN``.
 
     ``meta.token`` gives the seconds of the marks, relative to ``meta.split``, which becomes the row's clip. Turns that
     are answered otherwise (captions, dialogues) are rejected: their queries cannot be told from the words around.
     """
-    builder = RowBuilder(dataset, split, annotations, ledger, video_name)
-    for number, where, record in progress(iter_records(annotations), dataset):
+    for number, where, record in progress(iter_records(builder.source), builder.dataset):
         turns, about = record.get("conversations"), record.get("meta")
         if "id" not in record or not isinstance(turns, list) or not isinstance(about, dict):
             raise DataError(f"{where}: expected the fields id, conversations and meta; is it VTimeLLM's training file?")
@@ -52,10 +44,9 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames, 
             entry = Entry(number, f"{where}, turn {index}", {"question": asked, "answer": answered})
             span, query = SPAN.search(answered), QUOTED.search(asked) or ASKED.match(asked.strip())
             if span is None or query is None or "<s" in asked:
-                ledger.reject(entry, "the turn does not ask for one moment", asked[:80])
+                builder.ledger.reject(entry, "the turn does not ask for one moment", asked[:80])
                 continue
             _add(builder, entry, f"{number}-{index // 2}", record, about, query["query"], span)
-    return builder.rows
 
 
 def _add(

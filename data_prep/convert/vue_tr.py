@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 
-from data_prep.convert.grounding import RowBuilder, VideoNames
-from data_prep.convert.ledger import Entry, Ledger
+from data_prep.convert.grounding import RowBuilder
+from data_prep.convert.ledger import Entry
 from data_prep.errors import DataError
 from data_prep.files import iter_records
 from data_prep.progress import progress
-from data_prep.rows import Row
 
 NAME = "vue-tr"
 HELP = "VUE-TR and VUE-TR-V2 (JSON)"
@@ -23,18 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No arguments beyond those all grounding sets have: the file holds the durations."""
 
 
-def convert(args: argparse.Namespace, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
-    """The rows that the parsed command line asks for."""
-    return read(args.annotations, args.split, ledger, video_name)
-
-
-def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) -> Iterable[Row]:
+def convert(args: argparse.Namespace, builder: RowBuilder) -> None:
     """Rows, one per query with all its windows, with id ``vue-tr-SPLIT-QUERY_ID``.
 
     ``query_modality`` goes to ``meta``: 288 of the 1,598 queries (V2: 287 of 1,600) cannot be answered without sound.
     """
-    builder = RowBuilder(NAME, split, annotations, ledger, video_name)
-    for number, where, record in progress(iter_records(annotations), NAME):
+    for number, where, record in progress(iter_records(args.annotations), NAME):
         if not {"query_id", "video_id", "duration", "query", "gt"} <= record.keys():
             raise DataError(f"{where}: expected the fields query_id, video_id, duration, query and gt; is it VUE-TR?")
         meta = {name: record[name] for name in KEPT if name in record}
@@ -42,4 +33,3 @@ def read(annotations: Path, split: str, ledger: Ledger, video_name: VideoNames) 
         if record.get("query_modality") == "audio":
             builder.ledger.note(Entry(number, where, record), "query about the sound alone")
         builder.add(Entry(number, where, record), key, video, record["duration"], record["query"], record["gt"], meta)
-    return builder.rows
