@@ -22,7 +22,10 @@ EXTRAS = {
 SENTENCES = ("CheckpointError", "ServerError", "ServerLostError", "EngineMismatchError")
 """Errors of modules that import torch, by name, whose message is for the user."""
 
-FULL_DISK = re.compile(r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing file")
+FULL_DISK = re.compile(
+    r"No space left on device|Disk quota exceeded|PytorchStreamWriter failed writing file|"
+    r"inline_container\.cc:\d+\] \. unexpected pos \d+ vs \d+"
+)
 """What libraries that write files themselves say where the disk is full."""
 
 ABSENT = re.compile(r"No module named '(\w+)|(\w+) (?:is not available|is not installed|to be installed)")

@@ -32,6 +32,10 @@ SENTENCES = {
         RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/3: file write failed"),
         "the disk is full",
     ),
+    "disk full at the end of a file, torch": (
+        RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 5173760 vs 5173652"),
+        "the disk is full",
+    ),
     "no vLLM": (
         ImportError("vLLM is not available and `use_vllm` is set to True. Please install vLLM with `pip install vllm`"),
         r"vllm is not installed: pip install -e '\.\[vllm\]'",
