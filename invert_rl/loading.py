@@ -148,8 +148,8 @@ def load_adapters(model: PeftModel, checkpoint: str | os.PathLike[str]) -> None:
     for adapter in model.peft_config:
         folder = Path(checkpoint) if adapter == "default" else Path(checkpoint) / adapter
         tensors = read_tensors(folder / ADAPTER_WEIGHTS)
-        _refuse_rounded(tensors.values(), get_peft_model_state_dict(model, adapter_name=adapter).values(), folder)
         _load_adapter(model, adapter, tensors, folder)
+        _refuse_rounded(tensors.values(), get_peft_model_state_dict(model, adapter_name=adapter).values(), folder)
 
 
 def _load_adapter(model: PeftModel, adapter: str, tensors: dict[str, Tensor], name: str | os.PathLike[str]) -> None:

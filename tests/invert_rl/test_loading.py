@@ -30,7 +30,8 @@ def damaged(tiny_qwen2_5: str, tmp_path: Path) -> Callable[[Callable[[Tensors], 
     def copy(change: Callable[[Tensors], Tensors]) -> str:
         folder = tmp_path / "checkpoint"
         shutil.copytree(tiny_qwen2_5, folder)
-        tensors = change(load_file(folder / "model.safetensors"))
+        whole = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}  # as runs do
+        tensors = change(whole)
         save_file({name: value.clone() for name, value in tensors.items()}, folder / "model.safetensors")
         return str(folder)
 
