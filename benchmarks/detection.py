@@ -22,8 +22,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np  # noqa: E402
 
-from invert_rl.evaluation.detection import Segments, evaluate_detection  # noqa: E402
-from invert_rl.evaluation.detection_protocols import ACTIVITYNET  # noqa: E402
+from invert_rl.evaluation.detection.precision import Segments, evaluate_detection  # noqa: E402
+from invert_rl.evaluation.detection.protocols import ACTIVITYNET  # noqa: E402
 
 CLASSES = 200
 AT_LEAST = 10.0

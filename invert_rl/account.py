@@ -18,10 +18,10 @@ from trl import ModelConfig
 from data_prep.rows import Row
 from invert_rl.described import describe_model
 from invert_rl.evaluation.data import file_sha256
-from invert_rl.evaluation.named_protocols import named_protocol
-from invert_rl.evaluation.protocol import model_sha256
-from invert_rl.evaluation.scoring_protocol import answering_protocol, scoring_protocol
-from invert_rl.evaluation.validation import BEST
+from invert_rl.evaluation.protocols.fields import model_sha256
+from invert_rl.evaluation.protocols.named import named_protocol
+from invert_rl.evaluation.protocols.stated import answering_protocol, scoring_protocol
+from invert_rl.evaluation.runs.validation import BEST
 from invert_rl.model_card import write_card
 from invert_rl.tasks import Preset
 from invert_rl.video.settings import FrameSettings

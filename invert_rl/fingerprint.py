@@ -145,7 +145,7 @@ def _content(value: Any) -> Any:
 def _model_content(name: str) -> Any:
     if not os.path.isdir(name):
         return name
-    from invert_rl.evaluation.protocol import model_sha256
+    from invert_rl.evaluation.protocols.fields import model_sha256
 
     return f"sha256 {model_sha256(Path(name))}"
 

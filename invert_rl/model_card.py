@@ -10,7 +10,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data_prep.files import atomic_write
-from invert_rl.evaluation.protocol import protocol_line
+from invert_rl.evaluation.protocols.fields import protocol_line
 from invert_rl.models.adapters import ADAPTER_CONFIG
 from invert_rl.tasks import TASKS
 from invert_rl.tasks.refuse import Refusal

@@ -34,9 +34,9 @@ from invert_rl.audit_rewards import run_ceilings
 from invert_rl.controls import with_other_segments, with_shuffled_videos
 from invert_rl.curriculum import weigh_by_difficulty
 from invert_rl.described import differences_from
-from invert_rl.evaluation.before_after import adopt_samples, evaluate_last, evaluate_once
-from invert_rl.evaluation.grey_frames import grey_metrics
-from invert_rl.evaluation.validation import validation_of
+from invert_rl.evaluation.runs.before_after import adopt_samples, evaluate_last, evaluate_once
+from invert_rl.evaluation.runs.grey_frames import grey_metrics
+from invert_rl.evaluation.runs.validation import validation_of
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.inject import check_injection

@@ -29,8 +29,8 @@ from data_prep.rows import Row, read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.account import account_of, describe_kept
 from invert_rl.described import differences_from
-from invert_rl.evaluation.before_after import evaluate_last, evaluate_once
-from invert_rl.evaluation.validation import validation_of
+from invert_rl.evaluation.runs.before_after import evaluate_last, evaluate_once
+from invert_rl.evaluation.runs.validation import validation_of
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.hub import take_push
 from invert_rl.models import load_processor

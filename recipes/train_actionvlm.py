@@ -29,7 +29,7 @@ from invert_rl.actionvlm.experiment import (
     score_test_set,
 )
 from invert_rl.actionvlm.planted import planted_data, trivial
-from invert_rl.evaluation.detection_protocols import PROTOCOLS
+from invert_rl.evaluation.detection.protocols import PROTOCOLS
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.recipe.arguments import parse_arguments
 from invert_rl.recipe.console import clear_errors, console, quiet_libraries

@@ -31,7 +31,7 @@ from trl import ModelConfig, get_peft_config
 from data_prep.errors import DataError
 from invert_rl.described import describe_model
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
-from invert_rl.llavaction.audit import blind_accuracies
+from invert_rl.llavaction.audit.rules import blind_accuracies
 from invert_rl.llavaction.config import LLaVActionConfig
 from invert_rl.llavaction.data import Batches, RunData, SampleEncoder, SegmentStore, read_data
 from invert_rl.llavaction.encode import ClipEncoder

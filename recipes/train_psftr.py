@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from invert_rl.evaluation.detection_protocols import PROTOCOLS
+from invert_rl.evaluation.detection.protocols import PROTOCOLS
 from invert_rl.fingerprint import check_fingerprint, fingerprint_of
 from invert_rl.psftr.config import PSFTRConfig
 from invert_rl.psftr.data import SliceBatches

@@ -12,8 +12,8 @@ from typing import TypeAlias
 import numpy as np
 
 from data_prep.rows import Row
-from invert_rl.evaluation.grounding import grounding_metrics
-from invert_rl.evaluation.wrong_event import wrong_event_rate
+from invert_rl.evaluation.scores.grounding import grounding_metrics
+from invert_rl.evaluation.scores.wrong_event import wrong_event_rate
 from invert_rl.tasks import TASKS
 from rewards.blind import best_verb_set, frequent_verbs
 from rewards.verbs import ar_score, vc_score, vd_score

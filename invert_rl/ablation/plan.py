@@ -18,7 +18,7 @@ from data_prep.files import read_json
 from invert_rl.ablation.config import AblationConfig, check_known, read_settings
 from invert_rl.ablation.jobs import IDENTITY, SFT, Job, write_config
 from invert_rl.ablation.recipes import RECIPES, recipe_named
-from invert_rl.evaluation.protocol import model_sha256
+from invert_rl.evaluation.protocols.fields import model_sha256
 from invert_rl.recipe.parser import RecipeParser
 from invert_rl.schedule import TaskSchedule
 from invert_rl.sft.config import InvertSFTConfig

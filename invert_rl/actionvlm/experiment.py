@@ -30,7 +30,7 @@ from invert_rl.actionvlm.planted import planted_data, planted_groups
 from invert_rl.actionvlm.predict import Detections, detect_videos, results, write_texts
 from invert_rl.actionvlm.prompt import DESCRIPTIONS, build_prompt, deranged, read_descriptions
 from invert_rl.actionvlm.vision import VideoEncoder, load_video_encoder
-from invert_rl.evaluation.detection_scoring import score_results
+from invert_rl.evaluation.detection.scoring import score_results
 from invert_rl.tal.training import SupervisedTrainer
 
 ANSWERS = "answers.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from data_prep.errors import DataError
 from data_prep.rows import NOT_TEXT, Row, Window
 from invert_rl.ask.answer import IMPOSSIBLE, NOTHING, OK, UNREADABLE, Answer
-from invert_rl.evaluation.thought_spans import thought_of
+from invert_rl.evaluation.scores.thought_spans import thought_of
 from invert_rl.tasks import Task
 from rewards.answers import answer_or_bare_text, says_nothing_matches
 

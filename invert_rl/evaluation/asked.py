@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import replace
 
-from invert_rl.evaluation.named_protocols import named_protocol
-from invert_rl.evaluation.rules import Rules
+from invert_rl.evaluation.protocols.named import named_protocol
+from invert_rl.evaluation.protocols.rules import Rules
 from invert_rl.tasks import Preset, Task, load_preset
 from invert_rl.tasks.tvg import Grounding
 

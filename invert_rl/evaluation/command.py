@@ -14,9 +14,7 @@ from data_prep.errors import DataError
 from data_prep.rows import Row, is_irrelevant, split_windows
 from data_prep.verbs import annotate_verbs
 from invert_rl.evaluation.asked import asked_preset, ruled
-from invert_rl.evaluation.conventions import conventions_of, leaked_rows
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
-from invert_rl.evaluation.named_protocols import PROTOCOLS, NamedProtocol, named_protocol
 from invert_rl.evaluation.predictions import (
     Prediction,
     check_predictions,
@@ -24,7 +22,10 @@ from invert_rl.evaluation.predictions import (
     predictions_sidecar,
     read_predictions,
 )
-from invert_rl.evaluation.protocol import Protocol, compare_results, protocol_id, protocol_line
+from invert_rl.evaluation.protocols.conventions import conventions_of, leaked_rows
+from invert_rl.evaluation.protocols.fields import Protocol, compare_results, protocol_id, protocol_line
+from invert_rl.evaluation.protocols.named import PROTOCOLS, NamedProtocol, named_protocol
+from invert_rl.evaluation.protocols.stated import scoring_protocol
 from invert_rl.evaluation.ray_options import add_ray_arguments
 from invert_rl.evaluation.scoring import (
     counts_of,
@@ -34,7 +35,6 @@ from invert_rl.evaluation.scoring import (
     per_window_metrics,
     score_answers,
 )
-from invert_rl.evaluation.scoring_protocol import scoring_protocol
 from invert_rl.tasks import DEFAULT_TASK, TASKS, Task
 from invert_rl.tasks.options import (
     add_task_arguments,

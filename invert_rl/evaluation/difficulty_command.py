@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from invert_rl.evaluation.jobs import jobs_of, key_of
     from invert_rl.evaluation.model import backend_for
     from invert_rl.evaluation.parts import begin
-    from invert_rl.evaluation.protocol import model_sha256
+    from invert_rl.evaluation.protocols.fields import model_sha256
     from invert_rl.evaluation.ray_workers import at_work
     from invert_rl.models import load_processor
     from invert_rl.task_data import check_video_root

@@ -22,7 +22,7 @@ from invert_rl.evaluation.predictions import (
     read_predictions,
     write_predictions,
 )
-from invert_rl.evaluation.protocol import Protocol
+from invert_rl.evaluation.protocols.fields import Protocol
 
 
 def generate_predictions(

@@ -22,14 +22,14 @@ from invert_rl.encoding import prompt_limit
 from invert_rl.evaluation.asked import asked_preset
 from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
-from invert_rl.evaluation.named_protocols import named_protocol
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
 from invert_rl.evaluation.predictions import Prediction
-from invert_rl.evaluation.protocol import Protocol, model_sha256
+from invert_rl.evaluation.protocols.fields import Protocol, model_sha256
+from invert_rl.evaluation.protocols.named import named_protocol
+from invert_rl.evaluation.protocols.stated import answering_protocol
 from invert_rl.evaluation.ray_options import check_engine
 from invert_rl.evaluation.ray_workers import Workplace, at_work
 from invert_rl.evaluation.scoring import score_answers
-from invert_rl.evaluation.scoring_protocol import answering_protocol
 from invert_rl.models import CheckpointError, adapter_of, load_config, load_model, load_processor
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import Preset

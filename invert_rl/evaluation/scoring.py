@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_prep.rows import Row, split_windows
-from invert_rl.evaluation.grounding import grounding_metrics
 from invert_rl.evaluation.predictions import MISSING_VIDEO, OK, UNPARSABLE, Prediction
-from invert_rl.evaluation.qvhighlights import highlight_brief, highlight_metrics, moment_metrics
+from invert_rl.evaluation.scores.grounding import grounding_metrics
+from invert_rl.evaluation.scores.qvhighlights import highlight_brief, highlight_metrics, moment_metrics
 from invert_rl.tasks import TASKS, Task
 from invert_rl.tasks.rewards import content_scores
 from invert_rl.video.errors import TOO_LONG
@@ -122,7 +122,7 @@ def per_window_metrics(
 
 
 def moments_of(predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, Any]:
-    """QVHighlights' metrics as moment_detr defines them (`invert_rl.evaluation.qvhighlights`)."""
+    """QVHighlights' metrics as moment_detr defines them (`invert_rl.evaluation.scores.qvhighlights`)."""
     answers = {prediction.id: prediction for prediction in predictions if TASKS[prediction.task].forward}
     used = [answers.get(row.id) for row in rows]
     return moment_metrics(

@@ -12,7 +12,7 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.files import atomic_write, decode_json
 from data_prep.rows import Row, Window
-from invert_rl.evaluation.rules import annotated_windows, clean_query
+from invert_rl.evaluation.protocols.rules import annotated_windows, clean_query
 
 BETWEEN = ">>>"
 BEHIND = (10.0, 20.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 
 from trl import GRPOConfig
 
-from invert_rl.evaluation.settings import ValidationFields
+from invert_rl.evaluation.runs.settings import ValidationFields
 from invert_rl.fingerprint import ResumeFields
 from invert_rl.frame_budgets import FrameBudgets
 from invert_rl.grpo.options import check_grpo

@@ -22,7 +22,7 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import PromptEncoder, prompt_limit
-from invert_rl.evaluation.validation import Validating
+from invert_rl.evaluation.runs.validation import Validating
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.equal_groups import without_rows
 from invert_rl.grpo.inject import check_injection

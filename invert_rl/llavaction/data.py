@@ -20,8 +20,8 @@ from invert_rl.llavaction.encode import ClipEncoder, Encoded
 from invert_rl.llavaction.left_out import LeftOut
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import UNLABELLED
-from invert_rl.llavaction.mqa import check_question, class_labels
 from invert_rl.llavaction.prompts import time_instruction
+from invert_rl.llavaction.questions.mqa import check_question, class_labels
 from invert_rl.llavaction.reformulated import read_reformulated
 from invert_rl.llavaction.replay import read_llava_video
 from invert_rl.llavaction.views import Sample, ViewSettings, sample_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from invert_rl.llavaction.mqa import options_text
+from invert_rl.llavaction.questions.mqa import options_text
 
 PERSPECTIVES = {
     "egocentric": "You are seeing this video from egocentric view and you are the person. Your hands are sometimes "

@@ -12,10 +12,17 @@ from rich.table import Table
 from data_prep.errors import DataError
 from data_prep.files import read_jsonl, write_records
 from data_prep.rows import Row
-from invert_rl.llavaction.answer import MISSING, Answer, QuestionAnswerer, answer_of, missing_of, sequential_answers
+from invert_rl.llavaction.answers.answer import (
+    MISSING,
+    Answer,
+    QuestionAnswerer,
+    answer_of,
+    missing_of,
+    sequential_answers,
+)
+from invert_rl.llavaction.answers.metrics import choice_metrics
 from invert_rl.llavaction.data import RunData, SampleEncoder
-from invert_rl.llavaction.metrics import choice_metrics
-from invert_rl.llavaction.several import several_metrics
+from invert_rl.llavaction.questions.several import several_metrics
 from invert_rl.llavaction.training import LLaVActionTrainer
 from invert_rl.recipe.summary import write_summary
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.llavaction.mqa import LETTERS, check_question
 from invert_rl.llavaction.prompts import (
     PERSPECTIVES,
     STYLES,
@@ -20,7 +19,8 @@ from invert_rl.llavaction.prompts import (
     direct_prompt,
     open_prompt,
 )
-from invert_rl.llavaction.several import answers_of, several_text
+from invert_rl.llavaction.questions.mqa import LETTERS, check_question
+from invert_rl.llavaction.questions.several import answers_of, several_text
 from invert_rl.video.ref import VideoRef
 
 VIEWS = ("mqa", "temporal", "direct", "caption", "qa")

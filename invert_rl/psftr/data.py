@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_prep.errors import DataError
-from invert_rl.evaluation.detection_files import scored_annotations
+from invert_rl.evaluation.detection.files import scored_annotations
 from invert_rl.tal.data import Video, pad, window_of
 from invert_rl.tal.features import Layout
 from invert_rl.tal.windows import window_starts

@@ -12,7 +12,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from data_prep.errors import DataError
-from invert_rl.evaluation.detection_scoring import score_results
+from invert_rl.evaluation.detection.scoring import score_results
 from invert_rl.psftr.data import filter_ground_truth, of_classes, training_slices
 from invert_rl.psftr.inference import detect_all
 from invert_rl.psftr.model import PSFTR

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from trl import SFTConfig
 
-from invert_rl.evaluation.settings import ValidationFields
+from invert_rl.evaluation.runs.settings import ValidationFields
 from invert_rl.fingerprint import ResumeFields
 from invert_rl.options import check_after
 from invert_rl.schedule import TaskSchedule

@@ -17,7 +17,7 @@ from data_prep.rows import Row
 from invert_rl.checkpoints import WholeCheckpoints
 from invert_rl.determinism import deterministic_on_cpu
 from invert_rl.encoding import EncodedPrompt, PromptEncoder, PromptLimit, prompt_limit, video_inputs
-from invert_rl.evaluation.validation import Validating
+from invert_rl.evaluation.runs.validation import Validating
 from invert_rl.policy import name_base_absolutely
 from invert_rl.precision import keep_trained_in_float32, without_autocast_in_float32
 from invert_rl.schedule import Draw, TaskSampler, TaskSchedule, replacement

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data_prep.progress import progress
-from invert_rl.evaluation.detection_scoring import score_results
+from invert_rl.evaluation.detection.scoring import score_results
 from invert_rl.tal.data import Video, pad, results_of, window_of
 from invert_rl.tal.detector import Detector
 from invert_rl.tal.nms import suppress

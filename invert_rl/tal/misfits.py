@@ -12,7 +12,7 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.progress import progress
-from invert_rl.evaluation.detection_files import scored_annotations
+from invert_rl.evaluation.detection.files import scored_annotations
 from invert_rl.tal.features import Features, Layout
 from invert_rl.tal.grid import LengthError
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from data_prep.files import atomic_write
-from invert_rl.evaluation.detection_files import scored_annotations
+from invert_rl.evaluation.detection.files import scored_annotations
 
 RESULTS, GROUND_TRUTH, AMBIGUOUS = "results.json", "ground_truth.json", "ambiguous.txt"
 COUNTS = ("n", "step", "seconds", "rule", "rules")

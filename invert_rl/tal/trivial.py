@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from invert_rl.evaluation.detection_scoring import score_results
+from invert_rl.evaluation.detection.scoring import score_results
 from invert_rl.tal.grid import Grid
 from invert_rl.tal.nms import Suppression, suppress
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from data_prep.rows import Row, Window, split_windows
-from invert_rl.evaluation.rules import clean_query
+from invert_rl.evaluation.protocols.rules import clean_query
 from invert_rl.video.ref import VideoRef
 from rewards.answers import answer_or_bare_text, extract_answer
 

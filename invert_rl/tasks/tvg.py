@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from data_prep.rows import Row, Window, is_irrelevant
-from invert_rl.evaluation.grounding import best_ious, grounding_metrics, set_ious, set_metrics
-from invert_rl.evaluation.rules import Rules
-from invert_rl.evaluation.thought_spans import thought_metrics
-from invert_rl.evaluation.wrong_event import wrong_event_rate
+from invert_rl.evaluation.protocols.rules import Rules
+from invert_rl.evaluation.scores.grounding import best_ious, grounding_metrics, set_ious, set_metrics
+from invert_rl.evaluation.scores.thought_spans import thought_metrics
+from invert_rl.evaluation.scores.wrong_event import wrong_event_rate
 from invert_rl.tasks.base import SPAN, SPAN_TEXT, SPANS, Task
 from rewards.answers import answer_or_bare_text, parse_span, read_spans
 
@@ -23,7 +23,7 @@ class Grounding(Task):
     """TVG; with ``windows`` "all" every moment is asked and the answer is a list of spans."""
 
     rules: Rules | None = None
-    """How a named protocol counts its answers (`invert_rl.evaluation.named_protocols`); None: as `metrics` says."""
+    """How a named protocol counts its answers (`invert_rl.evaluation.protocols.named`); None: as `metrics` says."""
 
     def rows(self, rows: Iterable[Row]) -> list[Row]:
         used = super().rows(rows)
@@ -61,8 +61,8 @@ class Grounding(Task):
     ) -> dict[str, float]:
         """R1@m, mIoU and n; with ``windows`` "all" of the set IoU of all spans with all windows; or as `rules` say.
 
-        Where rows know their video's events, also ``wrong_event`` (`invert_rl.evaluation.wrong_event`), and where
-        answers have thoughts, what spans these hold (`invert_rl.evaluation.thought_spans`).
+        Where rows know the events, also ``wrong_event`` (`invert_rl.evaluation.scores.wrong_event`), and where
+        answers have thoughts, what spans these hold (`invert_rl.evaluation.scores.thought_spans`).
         """
         windows = [prediction.windows if prediction else [] for prediction in predictions]
         if self.rules is not None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from invert_rl.evaluation.detection_ambiguous import read_ambiguous
+from invert_rl.evaluation.detection.ambiguous import read_ambiguous
 from invert_rl.tal.planted import PlantedWorld
 from invert_rl.wtal.completeness import SemanticReconstruction
 from invert_rl.wtal.config import PLANTED, WtalArguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from data_prep.errors import DataError
-from invert_rl.evaluation.detection_protocols import PROTOCOLS
+from invert_rl.evaluation.detection.protocols import PROTOCOLS
 from invert_rl.tal.feature_arguments import FeatureArguments
 from invert_rl.tal.features import LAYOUTS
 from invert_rl.tal.options import WTAL

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from data_prep.progress import progress
-from invert_rl.evaluation.detection_ambiguous import Intervals
-from invert_rl.evaluation.detection_scoring import score_results
+from invert_rl.evaluation.detection.ambiguous import Intervals
+from invert_rl.evaluation.detection.scoring import score_results
 from invert_rl.wtal.data import WeakData, WeakVideo
 from invert_rl.wtal.model import SemanticLocalizer
 from invert_rl.wtal.proposals import ProposalSettings, propose

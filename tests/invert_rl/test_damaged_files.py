@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from data_prep.errors import DataError
-from invert_rl.evaluation import before_after
 from invert_rl.evaluation.difficulty import read_ratings
 from invert_rl.evaluation.predictions import Prediction
+from invert_rl.evaluation.runs import before_after
 from invert_rl.fingerprint import check_fingerprint
 from invert_rl.grpo.round_state import _solve_rates, check_whole_round
 from invert_rl.llavaction.model import read_heads

@@ -13,9 +13,9 @@ from accelerate import PartialState
 from data_prep.rows import Row
 from invert_rl.cache import cache_folder
 from invert_rl.llavaction.data import Classes, RunData
-from invert_rl.llavaction.mqa import QuestionBuilder, question_row
+from invert_rl.llavaction.questions.mqa import QuestionBuilder, question_row
+from invert_rl.llavaction.questions.specialist import RandomClasses
 from invert_rl.llavaction.segments import Action, ClassMap, Segment
-from invert_rl.llavaction.specialist import RandomClasses
 from invert_rl.llavaction.toy.kitchen import NOUNS, SECONDS, VERBS, draw_action, render, segment
 from invert_rl.llavaction.toy.kitchen import Action as ToyAction
 from invert_rl.toy.make import encode

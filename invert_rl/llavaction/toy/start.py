@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from invert_rl.cache import cache_folder
-from invert_rl.llavaction.mqa import options_text
+from invert_rl.llavaction.questions.mqa import options_text
 from invert_rl.llavaction.toy.kitchen import NOUNS, VERBS
 from invert_rl.models.tiny import build_model, save_checkpoint
 from invert_rl.toy.tiny_model import build_config, build_processor

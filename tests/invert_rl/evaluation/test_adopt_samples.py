@@ -9,8 +9,8 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.evaluation.before_after import adopt_samples, evaluate_once
 from invert_rl.evaluation.predictions import Prediction
+from invert_rl.evaluation.runs.before_after import adopt_samples, evaluate_once
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.tasks import load_preset
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep.errors import DataError
-from invert_rl.evaluation.detection import Segments, average_precision, evaluate_detection, score_order, tiou
+from invert_rl.evaluation.detection.precision import Segments, average_precision, evaluate_detection, score_order, tiou
 
 THRESHOLDS = [0.3, 0.5, 0.7, 0.9]
 
@@ -127,7 +127,7 @@ def test_average_precision_by_hand() -> None:
 def test_hits_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     truth, predictions = random_case(7)
     whole = evaluate_detection(segments(truth), segments(predictions), THRESHOLDS)
-    monkeypatch.setattr("invert_rl.evaluation.detection.BLOCK", 2)
+    monkeypatch.setattr("invert_rl.evaluation.detection.precision.BLOCK", 2)
     assert np.array_equal(evaluate_detection(segments(truth), segments(predictions), THRESHOLDS).ap, whole.ap)
 
 

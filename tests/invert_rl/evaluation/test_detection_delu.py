@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from invert_rl.cli import main
-from invert_rl.evaluation.detection import tiou
-from invert_rl.evaluation.detection_protocols import PROTOCOLS, snippets
+from invert_rl.evaluation.detection.precision import tiou
+from invert_rl.evaluation.detection.protocols import PROTOCOLS, snippets
 from invert_rl.wtal.proposals import ProposalSettings, propose
 from tests.invert_rl.evaluation.test_detection_golden import golden
 

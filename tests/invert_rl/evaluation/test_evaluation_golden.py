@@ -12,8 +12,8 @@ import pytest
 
 from data_prep.rows import Row
 from invert_rl.cli import main
-from invert_rl.evaluation.grounding import best_ious, grounding_metrics, paired_iou
-from invert_rl.evaluation.qvhighlights import highlight_brief, highlight_metrics, moment_metrics
+from invert_rl.evaluation.scores.grounding import best_ious, grounding_metrics, paired_iou
+from invert_rl.evaluation.scores.qvhighlights import highlight_brief, highlight_metrics, moment_metrics
 
 DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"
 LEVELS = ("HL-min-Fair", "HL-min-Good", "HL-min-VeryGood")

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from data_prep.rows import Row
-from invert_rl.evaluation.grounding import best_ious, grounding_metrics, ranked_ious
 from invert_rl.evaluation.predictions import Prediction
-from invert_rl.evaluation.qvhighlights import average_precision
+from invert_rl.evaluation.scores.grounding import best_ious, grounding_metrics, ranked_ious
+from invert_rl.evaluation.scores.qvhighlights import average_precision
 from invert_rl.evaluation.scoring import counts_of, metrics_of, moments_of, per_window_metrics, score_answers
 from rewards.iou import interval_iou
 from rewards.pipelines import load_pipeline

@@ -11,7 +11,7 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.cli import main
-from invert_rl.evaluation.protocol import differences, model_sha256, protocol_id, protocol_line
+from invert_rl.evaluation.protocols.fields import differences, model_sha256, protocol_id, protocol_line
 from invert_rl.tasks import TASKS, load_preset, preset_names
 
 ROW = Row("a", "a.mp4", 10.0, "A person opens the Door.", ((1.0, 2.0),), meta={"masked_query": "A person [] the door."})

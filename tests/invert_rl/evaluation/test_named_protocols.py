@@ -16,13 +16,14 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import Row, read_rows, split_windows, write_rows
 from invert_rl.cli import main
-from invert_rl.evaluation import named_protocols, set_scores
-from invert_rl.evaluation.conventions import leaked_rows
-from invert_rl.evaluation.named_protocols import PROTOCOLS
 from invert_rl.evaluation.predictions import Prediction
-from invert_rl.evaluation.published_readers import READERS
-from invert_rl.evaluation.rules import Rules, annotated_windows
-from invert_rl.evaluation.settings import ValidationFields
+from invert_rl.evaluation.protocols import named as named_protocols
+from invert_rl.evaluation.protocols.conventions import leaked_rows
+from invert_rl.evaluation.protocols.named import PROTOCOLS
+from invert_rl.evaluation.protocols.readers import READERS
+from invert_rl.evaluation.protocols.rules import Rules, annotated_windows
+from invert_rl.evaluation.runs.settings import ValidationFields
+from invert_rl.evaluation.scores import sets as set_scores
 from invert_rl.tasks import load_preset
 
 DATA = Path(__file__).resolve().parents[3] / ".." / "shared" / "data"

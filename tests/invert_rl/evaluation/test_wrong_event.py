@@ -6,9 +6,9 @@ import pytest
 
 from data_prep.rows import Row
 from invert_rl.evaluation.predictions import Prediction
+from invert_rl.evaluation.scores.thought_spans import thought_metrics
+from invert_rl.evaluation.scores.wrong_event import on_another_event, wrong_event_rate
 from invert_rl.evaluation.scoring import metrics_of
-from invert_rl.evaluation.thought_spans import thought_metrics
-from invert_rl.evaluation.wrong_event import on_another_event, wrong_event_rate
 
 EVENTS = [["open", 1.0, 3.0], ["wave", 4.0, 6.0], ["close", 8.0, 10.0]]
 

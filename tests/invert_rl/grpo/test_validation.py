@@ -10,8 +10,8 @@ import torch
 from data_prep.errors import DataError
 from data_prep.rows import read_rows
 from data_prep.verbs import annotate_missing
-from invert_rl.evaluation.greedy import Halving, Together
-from invert_rl.evaluation.validation import Validation, fixed_part
+from invert_rl.evaluation.runs.greedy import Halving, Together
+from invert_rl.evaluation.runs.validation import Validation, fixed_part
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.tasks.presets import load_preset
 from rewards.pipelines import load_pipeline
@@ -151,7 +151,7 @@ def test_greedy_answers_heed_nothing_of_the_checkpoint(make_trainer, tiny_checkp
 
 
 def test_summaries_say_why_the_last_evaluation_failed(validated, tiny_qwen2_5, monkeypatch, world):
-    from invert_rl.evaluation import before_after
+    from invert_rl.evaluation.runs import before_after
 
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("full")

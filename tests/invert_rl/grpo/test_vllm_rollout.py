@@ -22,8 +22,8 @@ from transformers import TrainerControl, TrainerState
 from trl.generation import vllm_generation as trl_vllm
 
 from data_prep.rows import read_rows
-from invert_rl.evaluation.greedy import answer_rows
-from invert_rl.evaluation.validation import Validation
+from invert_rl.evaluation.runs.greedy import answer_rows
+from invert_rl.evaluation.runs.validation import Validation
 from invert_rl.grpo import rollout_trainer
 from invert_rl.grpo.vllm_prompts import content_key, vllm_prompt
 from invert_rl.grpo.vllm_rollout import (

@@ -24,8 +24,8 @@ from torch.distributed.tensor import DTensor
 
 from data_prep.rows import Row, read_rows
 from data_prep.verbs import annotate_missing
-from invert_rl.evaluation.before_after import evaluate_once
-from invert_rl.evaluation.validation import Validation
+from invert_rl.evaluation.runs.before_after import evaluate_once
+from invert_rl.evaluation.runs.validation import Validation
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.trainer import InvertGRPOTrainer
 from invert_rl.models import load_model, load_processor

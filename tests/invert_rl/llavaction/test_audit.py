@@ -11,11 +11,11 @@ import pytest
 
 from data_prep.errors import DataError
 from invert_rl.cli import main
-from invert_rl.llavaction.asked import Asked, read_asked
-from invert_rl.llavaction.audit import audit
-from invert_rl.llavaction.mqa import LETTERS, QuestionBuilder
+from invert_rl.llavaction.audit.asked import Asked, read_asked
+from invert_rl.llavaction.audit.rules import audit
+from invert_rl.llavaction.questions.mqa import LETTERS, QuestionBuilder
+from invert_rl.llavaction.questions.specialist import RankedLists, ScoreArrays, TextSimilarity, read_specialist
 from invert_rl.llavaction.segments import ClassMap, Segment, read_names, read_segments
-from invert_rl.llavaction.specialist import RankedLists, ScoreArrays, TextSimilarity, read_specialist
 from tests.invert_rl.llavaction.kitchen import NOUNS, VERBS, make_segments, write_scores
 
 EPIC = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "epic100"

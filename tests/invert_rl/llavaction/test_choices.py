@@ -7,8 +7,8 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.llavaction.choices import Choice, parse_choice
-from invert_rl.llavaction.metrics import choice_metrics, jaccard_accuracy, top1_metrics
+from invert_rl.llavaction.answers.choices import Choice, parse_choice
+from invert_rl.llavaction.answers.metrics import choice_metrics, jaccard_accuracy, top1_metrics
 
 OPTIONS = ("take plate", "put down plate", "put plate", "open a door", "plate")
 

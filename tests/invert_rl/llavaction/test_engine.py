@@ -15,10 +15,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from data_prep.errors import DataError
 from invert_rl.llavaction.action_token import ACTION_TOKEN
-from invert_rl.llavaction.answer import QuestionAnswerer
+from invert_rl.llavaction.answers.answer import QuestionAnswerer
+from invert_rl.llavaction.answers.engine import EngineAnswerer, backend_of, engine_answerer
 from invert_rl.llavaction.data import Classes, SampleEncoder
 from invert_rl.llavaction.encode import ClipEncoder
-from invert_rl.llavaction.engine import EngineAnswerer, backend_of, engine_answerer
 from invert_rl.llavaction.model import HEADS_FOLDER, load_action_model, load_action_processor
 from invert_rl.llavaction.training import save_whole
 from invert_rl.llavaction.views import ViewSettings

@@ -11,16 +11,22 @@ from torch.nn import functional
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.llavaction.answer import Answer, QuestionAnswerer, question_sample, read_answer, sequential_answers
-from invert_rl.llavaction.appending import AppendingScorer
-from invert_rl.llavaction.attention import TokenAttention, attention_summary, token_attention
-from invert_rl.llavaction.choices import Choice
-from invert_rl.llavaction.class_beam import ClassBeam
+from invert_rl.llavaction.answers.answer import (
+    Answer,
+    QuestionAnswerer,
+    question_sample,
+    read_answer,
+    sequential_answers,
+)
+from invert_rl.llavaction.answers.appending import AppendingScorer
+from invert_rl.llavaction.answers.attention import TokenAttention, attention_summary, token_attention
+from invert_rl.llavaction.answers.choices import Choice
+from invert_rl.llavaction.answers.class_beam import ClassBeam
+from invert_rl.llavaction.answers.structured import structured_metrics
 from invert_rl.llavaction.data import Classes, SampleEncoder
-from invert_rl.llavaction.mqa import QuestionBuilder, question_row
+from invert_rl.llavaction.questions.mqa import QuestionBuilder, question_row
+from invert_rl.llavaction.questions.specialist import RandomClasses, ScoreArrays
 from invert_rl.llavaction.segments import ClassMap
-from invert_rl.llavaction.specialist import RandomClasses, ScoreArrays
-from invert_rl.llavaction.structured import structured_metrics
 from invert_rl.llavaction.views import ViewSettings
 from invert_rl.video.errors import VideoError
 from invert_rl.video.settings import FrameSettings

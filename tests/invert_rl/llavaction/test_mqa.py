@@ -12,10 +12,10 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import read_rows
 from invert_rl.cli import main
-from invert_rl.llavaction.mqa import LETTERS, QuestionBuilder, check_question
-from invert_rl.llavaction.priors import prior_segments
+from invert_rl.llavaction.questions.mqa import LETTERS, QuestionBuilder, check_question
+from invert_rl.llavaction.questions.priors import prior_segments
+from invert_rl.llavaction.questions.specialist import RandomClasses, TextSimilarity
 from invert_rl.llavaction.segments import ClassMap, Segment, read_segments
-from invert_rl.llavaction.specialist import RandomClasses, TextSimilarity
 from tests.invert_rl.llavaction.kitchen import NOUNS, VERBS, make_segments, write_csv, write_names, write_scores
 
 EPIC = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "epic100"
@@ -160,7 +160,7 @@ def test_verb_and_noun_scores_are_multiplied(tmp_path):
 
 
 def build_in_process(segments: list[Segment], path: Path) -> None:
-    from invert_rl.llavaction.specialist import read_specialist
+    from invert_rl.llavaction.questions.specialist import read_specialist
 
     read_specialist(str(path), segments, ClassMap(segments), 0)
 

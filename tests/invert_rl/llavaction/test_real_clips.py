@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_prep.rows import Row
-from invert_rl.llavaction.answer import QuestionAnswerer
+from invert_rl.llavaction.answers.answer import QuestionAnswerer
 from invert_rl.llavaction.data import Batches, Classes, SampleEncoder, SegmentStore, repeat_frames
 from invert_rl.llavaction.left_out import STRIKES, LeftOut
 from invert_rl.llavaction.mixture import Mixture

@@ -12,14 +12,14 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.evaluation.parts import part_of
-from invert_rl.llavaction.answer import Answer, QuestionAnswerer, missing_of
-from invert_rl.llavaction.answer_log import PLAIN, SAP, AnswerLog
-from invert_rl.llavaction.choices import Choice
-from invert_rl.llavaction.ek100 import read_splits, submission, write_submission
-from invert_rl.llavaction.metrics import choice_metrics
+from invert_rl.llavaction.answers.answer import Answer, QuestionAnswerer, missing_of
+from invert_rl.llavaction.answers.answer_log import PLAIN, SAP, AnswerLog
+from invert_rl.llavaction.answers.choices import Choice
+from invert_rl.llavaction.answers.ek100 import read_splits, submission, write_submission
+from invert_rl.llavaction.answers.metrics import choice_metrics
+from invert_rl.llavaction.answers.tables import by_difficulty, filtered_choices, read_difficulty
 from invert_rl.llavaction.prompts import choice_prompt, difficulty_request, time_instruction
 from invert_rl.llavaction.replay import read_llava_video
-from invert_rl.llavaction.tables import by_difficulty, filtered_choices, read_difficulty
 from invert_rl.llavaction.views import ViewSettings, sample_of
 
 OPTIONS = ["take knife", "open door", "cut onion"]

@@ -11,11 +11,11 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import read_rows
 from invert_rl.cli import main as command
-from invert_rl.llavaction.answer import answer_of, question_sample, read_answer
-from invert_rl.llavaction.asked import asked_of_rows
-from invert_rl.llavaction.mqa import check_question
+from invert_rl.llavaction.answers.answer import answer_of, question_sample, read_answer
+from invert_rl.llavaction.audit.asked import asked_of_rows
+from invert_rl.llavaction.questions.mqa import check_question
+from invert_rl.llavaction.questions.several import answers_of, parse_several, several_metrics
 from invert_rl.llavaction.report import answer_metrics
-from invert_rl.llavaction.several import answers_of, parse_several, several_metrics
 from invert_rl.llavaction.views import ViewSettings, sample_of
 from tests.invert_rl.llavaction.kitchen import make_segments, write_csv, write_scores
 

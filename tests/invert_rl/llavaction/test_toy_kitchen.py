@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from invert_rl.llavaction.asked import asked_of_rows
-from invert_rl.llavaction.audit import MARGIN, audit
+from invert_rl.llavaction.audit.asked import asked_of_rows
+from invert_rl.llavaction.audit.rules import MARGIN, audit
 from invert_rl.llavaction.segments import ClassMap
 from invert_rl.llavaction.toy.kitchen import NOUNS, VERBS, Action, draw_action, render, segment
 from invert_rl.llavaction.toy.questions import segment_of, toy_questions

@@ -15,10 +15,10 @@ from invert_rl.llavaction.data import Batches, Classes, SampleEncoder, SegmentSt
 from invert_rl.llavaction.encode import ClipEncoder
 from invert_rl.llavaction.mixture import Mixture
 from invert_rl.llavaction.model import load_action_model, load_action_processor
-from invert_rl.llavaction.mqa import QuestionBuilder, question_row
-from invert_rl.llavaction.priors import prior_segments
+from invert_rl.llavaction.questions.mqa import QuestionBuilder, question_row
+from invert_rl.llavaction.questions.priors import prior_segments
+from invert_rl.llavaction.questions.specialist import RandomClasses
 from invert_rl.llavaction.segments import ClassMap
-from invert_rl.llavaction.specialist import RandomClasses
 from invert_rl.llavaction.training import is_vision, make_trainer, parameter_groups, save_for_inference, with_lora
 from invert_rl.llavaction.views import ViewSettings
 from invert_rl.video.settings import FrameSettings

@@ -12,10 +12,10 @@ import pytest
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.llavaction.choices import parse_choice
+from invert_rl.llavaction.answers.choices import parse_choice
 from invert_rl.llavaction.mixture import Mixture
-from invert_rl.llavaction.mqa import class_labels
 from invert_rl.llavaction.prompts import choice_prompt, time_instruction
+from invert_rl.llavaction.questions.mqa import class_labels
 from invert_rl.llavaction.reformulated import caption_requests, question_requests, read_reformulated
 from invert_rl.llavaction.views import ViewSettings, priors_of, sample_of
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_prep.errors import DataError
-from invert_rl.evaluation.detection_ambiguous import read_ambiguous
+from invert_rl.evaluation.detection.ambiguous import read_ambiguous
 from invert_rl.tal.planted import PlantedSettings, plant
 from invert_rl.wtal.data import from_planted, snippet_grid
 from invert_rl.wtal.evaluate import (

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from invert_rl.ablation.config import AblationConfig
-from invert_rl.evaluation import detection_command
+from invert_rl.evaluation.detection import command as detection_command
 from invert_rl.wtal import describe_command
 from invert_rl.wtal.config import WtalArguments
 
