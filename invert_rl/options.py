@@ -234,7 +234,9 @@ def check(args: TrainingArguments, options: Options) -> None:
 
 
 def check_after(args: TrainingArguments) -> None:
-    """What can be checked after ``__post_init__`` only: optimizer, learning rate, loggers, loader."""
+    """What can be checked after ``__post_init__`` only: device, optimizer, learning rate, loggers, loader."""
+    if args.fp16 and args.device.type == "cpu":
+        raise ValueError("fp16 needs a GPU: its loss is scaled, which CPUs do not do; take --bf16 or neither")
     loader = args.accelerator_config
     for name in ("split_batches", "dispatch_batches"):
         if getattr(loader, name):

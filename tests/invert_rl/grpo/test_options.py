@@ -253,3 +253,9 @@ def test_the_reference_has_the_revision_of_the_policy(tiny_qwen2_5, tmp_path, mo
     for name, value in trainer.ref_model.named_parameters():
         assert torch.equal(value, policy[name]), name
     assert trainer.args.model_init_kwargs is None
+
+
+@pytest.mark.parametrize("settings", [InvertGRPOConfig, InvertSFTConfig])
+def test_fp16_needs_a_gpu(tmp_path, settings):
+    with pytest.raises(ValueError, match="fp16 needs a GPU"):
+        settings(output_dir=str(tmp_path), use_cpu=True, fp16=True, bf16=False)
