@@ -16,6 +16,12 @@ from invert_rl.described import describe_model, description_of, differences_from
 from invert_rl.tasks import load_preset
 
 
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is not asked, which takes many seconds where there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 def test_frames_prompt_and_windows_go_with_the_folder(tmp_path, world, tiny_qwen2_5, capsys):
     data = tmp_path / "test.jsonl"
     write_rows(read_rows(world / "train.jsonl")[:2], data)
@@ -41,7 +47,7 @@ def test_frames_prompt_and_windows_go_with_the_folder(tmp_path, world, tiny_qwen
     assert (protocol["prompt"]["name"], protocol["frames"]["fps"]) == ("think", 2.0)
 
 
-def test_folders_without_or_with_a_damaged_description(tmp_path: Path):
+def test_folders_without_or_with_a_damaged_description(tmp_path: Path, no_hub: None):
     assert description_of(str(tmp_path)) == {}
     assert description_of("some/hub-id") == {}
     (tmp_path / "invert_rl.json").write_text("[1]")
@@ -78,7 +84,7 @@ def test_positions_and_verbs_are_the_models_unless_they_are_given(tmp_path, worl
     assert (given["scoring"]["verb_match"], given["scoring"]["verb_guard"]) == ("all", "none")
 
 
-def test_a_run_says_where_its_start_model_was_trained_otherwise(tmp_path):
+def test_a_run_says_where_its_start_model_was_trained_otherwise(tmp_path, no_hub):
     preset = load_preset("think", ["tvg"])
     known = {"frames": {"fps": 2.0, "max_pixels": 6272}, "prompt": preset.description(), "trained_positions": True}
     describe_model(tmp_path, **known)

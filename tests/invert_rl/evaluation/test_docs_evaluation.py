@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
-from invert_rl.evaluation import command as evaluate
-from invert_rl.evaluation import submission
-from invert_rl.report import command as report
+from invert_rl.cli import COMMANDS as MODULES
 from invert_rl.tasks import preset_names
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
@@ -20,7 +19,7 @@ COMMANDS = re.findall(r"^(?:invert-rl|accelerate launch -m invert_rl.cli) (.*)$"
 
 def parser_of(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-    {"evaluate": evaluate, "report": report, "qvhighlights-submission": submission}[name].add_arguments(parser)
+    importlib.import_module(MODULES[name][0]).add_arguments(parser)
     return parser
 
 

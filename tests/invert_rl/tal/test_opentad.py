@@ -304,6 +304,7 @@ def test_unknown_weights_are_named(folder: Path, capsys: Any) -> None:
     assert len({new for _, new in RENAMED}) == len(RENAMED)
 
 
+@pytest.mark.slow
 def test_two_ranks_detect_what_one_does(folder: Path) -> None:
     """By torchrun: every video once, in the order of the annotations, and nothing is left of the ranks' parts."""
     model = imported(folder, state_of(folder))

@@ -223,6 +223,7 @@ print(len(load_clip(VideoRef("good.mp4"), FrameSettings(), sys.argv[1], timeout=
 """
 
 
+@pytest.mark.slow
 def test_imports_take_nothing_of_the_first_videos_time(videos: Path, tmp_path: Path) -> None:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(SLOW_IMPORTS)
