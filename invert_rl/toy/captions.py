@@ -224,6 +224,7 @@ class Shown:
 
 
 def look_at(tower: nn.Module, processor: ProcessorMixin, row: Row, store: FrameStore) -> Shown:
+    """The clip of a row as the fixed vision tower sees it, and what its events are."""
     clip, frames = store.clip(VideoRef(row.video)), processor.video_processor.temporal_patch_size
     inputs = processor.video_processor(
         videos=[clip.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
