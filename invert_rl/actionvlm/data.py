@@ -45,7 +45,7 @@ class ActionData:
     reader: FrameReader | None = None
     """End to end: gives the frames of windows, whose features are times."""
     features: dict[str, Any] | None = None
-    """By subset, what was found of extracted features (see `FeatureReport.summary`)."""
+    """What was found of extracted features (see `FeatureReport.summary`)."""
 
     left_out: Quarantine = field(default_factory=Quarantine)
     """End to end: videos that this process could not decode, with the reasons."""
@@ -190,11 +190,16 @@ def read_data(args: ActionVLMArguments, feature_width: int) -> ActionData:
             log=Path(args.output_dir) / LEFT_OUT,
         )
     features = args.open_features()
-    parts, reports = [], {}
-    for file, base, name in subsets:
-        base = args.with_frame_rates(base)
-        report, left_out = args.select(features, base, (name,), str(file), args.resize is not None)
-        parts.append(videos_of(base, str(file), features, name, classes, args.resize, left_out=left_out))
-        reports[name] = report.summary(args.bad_features, base, name)
-    width = features.layout.width
-    return ActionData(classes, parts[0], parts[1], test_base, args.test_subset, width, features=reports)
+    bases = [args.with_frame_rates(base) for _, base, _ in subsets]
+    reports = [
+        args.inspect(features, base, (name,), str(file), args.resize is not None)
+        for base, (file, _, name) in zip(bases, subsets, strict=True)
+    ]
+    report = reports[0] + reports[1]
+    left_out = report.check(args.bad_features, str(features.path))
+    train, test = (
+        videos_of(base, str(file), features, name, classes, args.resize, left_out=left_out)
+        for base, (file, _, name) in zip(bases, subsets, strict=True)
+    )
+    told = report.summary(args.bad_features, bases[1], args.test_subset)
+    return ActionData(classes, train, test, test_base, args.test_subset, features.layout.width, features=told)

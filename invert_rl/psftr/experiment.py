@@ -131,7 +131,7 @@ def load_split(args: PSFTRArguments, split: ClassSplit, width: int) -> SplitData
         test_set(split.test),
         test_set(split.train) if args.evaluate_seen else None,
         dropped,
-        report.summary(args.bad_features, everything, args.test_subset),
+        report.summary(args.bad_features, of_classes(everything, split.test), args.test_subset),
     )
 
 

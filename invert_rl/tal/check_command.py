@@ -63,7 +63,12 @@ def run(args: argparse.Namespace) -> int:
         "videos": len(report.ok) + len(report.missing) + len(report.odd) + len(report.stretched),
         "missing": sorted(report.missing),
         "odd": [{"video": video, "why": why} for video, why in sorted(report.odd.items())],
-        "layout": {"width": features.layout.width, "stride": features.layout.stride, "clip": features.layout.clip},
+        "layout": {
+            "width": features.layout.width,
+            "stride": features.layout.stride,
+            "clip": features.layout.clip,
+            "fps": features.layout.fps,
+        },
         "stretched": [{"video": video, "why": why} for video, why in sorted(report.stretched.items())],
     }
     sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n" if args.json else _as_text(told))

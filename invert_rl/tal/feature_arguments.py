@@ -88,9 +88,20 @@ class FeatureArguments(SupervisedArguments):
         resized: bool = False,
     ) -> tuple[FeatureReport, set[str]]:
         """What `inspect_features` finds and which videos are left out; raises `DataError` as ``bad_features`` says."""
+        report = self.inspect(features, database, subsets, where, resized)
+        return report, report.check(self.bad_features, str(features.path))
+
+    def inspect(
+        self,
+        features: Features,
+        database: Mapping[str, Any],
+        subsets: tuple[str, ...],
+        where: str,
+        resized: bool = False,
+    ) -> FeatureReport:
+        """What `inspect_features` finds; raises `DataError` for a subset that the annotations ``where`` do not have."""
         there = sorted({str(record.get("subset")) for record in database.values()})
         absent = [name for name in subsets if name.casefold() not in map(str.casefold, there)]
         if absent:
             raise DataError(f"{where}: no annotated video in subset {absent[0]!r}; subsets: {', '.join(there)}")
-        report = inspect_features(features, database, subsets, resized)
-        return report, report.check(self.bad_features, str(features.path))
+        return inspect_features(features, database, subsets, resized)

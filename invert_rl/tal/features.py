@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
@@ -145,27 +146,55 @@ class Features:
             if name is None:
                 keys = ", ".join(list(self._names)[:3]) or "none"
                 raise DataError(f"{self.path}: no key {expected!r}; the first keys are: {keys}")
-            with _hdf5().File(self.path, "r") as file:
+            where = f"{self.path}: {name}"
+            with self._opened() as file:
                 entry = file[name]
-                return f"{self.path}: {name}", np.asarray(entry if hasattr(entry, "shape") else entry[NPZ_KEY])
+                if not hasattr(entry, "shape"):
+                    if NPZ_KEY not in entry:
+                        raise DataError(
+                            f"{where}: a group without {NPZ_KEY!r}; it has: {', '.join(entry) or 'nothing'}"
+                        )
+                    entry = entry[NPZ_KEY]
+                try:
+                    return where, np.asarray(entry)
+                except (OSError, TypeError, ValueError) as error:
+                    raise DataError(f"{where}: cannot read the features ({error})") from error
         if name is None:
             raise DataError(
                 f"{self.path}: no {expected}{ENDINGS[0]} (nor {', '.join(ENDINGS[1:])}); correct prefix or suffix?"
             )
-        file = self.path / f"{name}{self._names[name]}"
+        endings = self._names[name]
+        if len(endings) > 1:
+            raise DataError(f"{self.path}: {name} is there as {' and as '.join(endings)}; remove all but one")
+        file = self.path / f"{name}{endings[0]}"
         return str(file), read_array(file)
 
     @cached_property
-    def _names(self) -> dict[str, str]:
-        """Names that are there, without their endings, and these."""
+    def _names(self) -> dict[str, list[str]]:
+        """Names that are there, without their endings, and these; raises `DataError` where there is none to read."""
         if self.path.is_file():
-            with _hdf5().File(self.path, "r") as file:
-                return dict.fromkeys(file, "")
-        found: dict[str, str] = {}
+            with self._opened() as file:
+                return {name: [""] for name in file}
+        found: dict[str, list[str]] = {}
+        others: Counter[str] = Counter()
         for file in sorted(self.path.iterdir(), key=lambda file: file.name):
             if file.suffix in ENDINGS:
-                found.setdefault(file.stem, file.suffix)
+                found.setdefault(file.stem, []).append(file.suffix)
+            else:
+                others[file.suffix or file.name] += 1
+        if not found and others:
+            endings = ", ".join(name for name, _ in others.most_common(3))
+            raise DataError(
+                f"{self.path}: no file ends in {', '.join(ENDINGS)}; found {endings}; save the rows of each video as npy"
+            )
         return found
+
+    def _opened(self) -> Any:
+        """The HDF5 file, open for reading; raises `DataError` where it is none."""
+        try:
+            return _hdf5().File(self.path, "r")
+        except OSError as error:
+            raise DataError(f"{self.path}: cannot be read as HDF5 ({error}); fetch or copy it again") from error
 
     @cached_property
     def _folded(self) -> dict[str, str]:
@@ -207,11 +236,16 @@ class Rows:
 def read_array(path: Path, key: str | None = None) -> np.ndarray:
     """The array of an npy (mapped into memory), npz (``key``, else ``feats``, else the only one) or pt file.
 
-    Raises `DataError` where it cannot be read, among these an array of Python objects, which is a pickle.
+    Of a pt file with an object of tensors likewise ``key``, else ``feats``. Raises `DataError` where it cannot be read,
+    among these an array of Python objects, which is a pickle.
     """
     try:
         if path.suffix == ".pt":
-            return torch.load(path, map_location="cpu", weights_only=True).float().numpy()
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            stored = stored.get(key or NPZ_KEY) if isinstance(stored, dict) else stored
+            if not isinstance(stored, Tensor):
+                raise DataError(f"{path}: expected a tensor, or an object with one named {key or NPZ_KEY!r}")
+            return stored.detach().float().numpy()
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
@@ -224,14 +258,18 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # a damaged file fails in any way, from BadZipFile to UnpicklingError
-        pickled = "; a pickled object array is read by read_joint_features" if "bject" in str(error) else ""
-        raise DataError(f"{path}: cannot read the features ({error}){pickled}") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        pickled = "Python objects" in reason or "Object arrays" in reason
+        hint = "; a pickled object array is read by read_joint_features" if pickled else ""
+        raise DataError(f"{path}: cannot read the features ({reason}){hint}") from error
 
 
 def check_array(array: np.ndarray, width: int | None, where: str, transposed: bool = False) -> np.ndarray:
     """A copy of ``array`` as ``(T, D)`` float32; raises `DataError` for another shape or values not finite."""
     if array.ndim != 2 or not array.size:
         raise DataError(f"{where}: expected an array of rows (T, D), found shape {array.shape}")
+    if array.dtype.kind not in "fiub":
+        raise DataError(f"{where}: expected real numbers, found values of type {array.dtype}")
     rows = np.array(array.T if transposed else array, dtype=np.float32, order="C")
     if width is not None and rows.shape[1] != width:
         turned = "; it looks transposed, pass transposed" if rows.shape[0] == width else ""

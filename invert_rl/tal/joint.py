@@ -7,6 +7,7 @@ run any code on reading, so reading must be asked for.
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def read_joint_features(
 
     ``allow_pickle`` must be True: reading runs what the file says. ``width`` is D (None: any). ``odd`` ``keep`` gives
     videos whose features cannot be used None in their place. Raises `DataError` without ``allow_pickle``, for missing
-    files, where the arrays do not have one entry per video, and, all at once, for odd entries unless they are kept.
+    files, where the arrays do not have one entry per video or a video has two, and, all at once, for odd entries unless
+    they are kept.
     """
     path = Path(folder) / f"{name}{FEATURES_END}"
     if not allow_pickle:
@@ -66,6 +68,9 @@ def read_joint_features(
         _load(notes / f"{column}.npy", len(features))
         for column in ("videoname", "subset", "duration", "labels_all", "labels", "segments")
     )
+    twice = [name for name, count in Counter(map(_text, names)).items() if count > 1]
+    if twice:
+        raise DataError(f"{notes / 'videoname.npy'}: video {twice[0]!r} is there more than once; keep one entry of it")
     videos: list[JointVideo] = []
     wrong: list[str] = []
     for index, rows in enumerate(features):

@@ -37,6 +37,16 @@ class FeatureReport:
     stretched: dict[str, str] = field(default_factory=dict)
     """Features that are resized anyway and whose length does not fit: they are spread over the video's duration."""
 
+    def __add__(self, other: FeatureReport) -> FeatureReport:
+        """What was found for the videos of both."""
+        return FeatureReport(
+            self.ok + other.ok,
+            self.missing + other.missing,
+            self.odd | other.odd,
+            self.odd_length | other.odd_length,
+            self.stretched | other.stretched,
+        )
+
     def left_out(self, policy: str) -> set[str]:
         """Videos that are not used under ``policy`` ``skip`` or ``take``."""
         taken = self.odd_length if policy == "take" else set()
@@ -121,8 +131,9 @@ def inspect_features(
 def infer_layout(features: Features, database: Mapping[str, Any]) -> Layout:
     """The layout that most files of a folder share: their width, and the stride and clip that their lengths tell.
 
-    Rows are fitted as a line over the videos' frames, where all have a frame rate, and over their seconds, by the
-    median of slopes and of what is left; the better fit counts. With fewer than three files only the width is known.
+    Rows are fitted as a line over the videos' frames, of those with a frame rate if most have one, and over their
+    seconds, by the median of slopes and of what is left; the better fit counts. With fewer than
+    three files only the width is known.
     """
     shapes: dict[str, tuple[int, int]] = {}
     absent = set(features.missing(list(database)))
@@ -142,12 +153,14 @@ def infer_layout(features: Features, database: Mapping[str, Any]) -> Layout:
     rates = np.array([float(database[video].get("fps") or np.nan) for video in chosen])
     found = []
     for places, fps in ((seconds * rates, None), (seconds, 1.0)):
-        if np.isfinite(places).all():
+        there = np.isfinite(places)
+        if there.sum() > len(places) / 2:
+            known, places = rows[there], places[there]
             gap = places[:, None] - places
-            steps = (rows[:, None] - rows)[gap > 0] / gap[gap > 0]
-            slope = float(np.median(steps)) if len(steps) else float(np.median(rows / places))
+            steps = (known[:, None] - known)[gap > 0] / gap[gap > 0]
+            slope = float(np.median(steps)) if len(steps) else float(np.median(known / places))
             if slope > 0:
-                rest = rows - slope * places
+                rest = known - slope * places
                 error = float(np.mean(np.abs(rest - np.median(rest)) > 1))
                 # rows = (frames - clip) / stride + 1
                 stride = 1 / slope
