@@ -64,7 +64,8 @@ class ActionVLMArguments(FeatureArguments):
 
     # vision and head
     vision_model: str | None = field(
-        default=None, metadata={"help": "End to end: a VideoMAE of the hub or a folder; default: extracted features."}
+        default=None,
+        metadata={"help": "End to end: a VideoMAE, or a checkpoint of VideoMAEv2 or InternVideo2; default: features."},
     )
     vision_learning_rate: float = field(default=5e-6, metadata={"help": "Of the vision encoder."})
     head_width: int = field(default=512, metadata={"help": "Channels of the pyramid; ActivityNet: 256."})

@@ -1,13 +1,17 @@
-"""The end-to-end vision encoder: VideoMAE over chunks of 16 frames, one feature per frame."""
+"""The end-to-end vision encoder: a video transformer over chunks of frames, one feature per frame."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import VideoMAEConfig, VideoMAEModel
+from transformers import PretrainedConfig, PreTrainedModel, VideoMAEModel
 
 from data_prep.errors import DataError
+from invert_rl.actionvlm.internvideo2 import InternVideo2
+from invert_rl.actionvlm.official_encoders import official_encoder
 from invert_rl.loading import load_pretrained
 
 MEAN = (0.485, 0.456, 0.406)
@@ -15,16 +19,17 @@ DEVIATION = (0.229, 0.224, 0.225)
 
 
 class VideoEncoder(nn.Module):
-    """VideoMAE, the mean over space, and linear interpolation along time: a feature for each frame [R].
+    """A video transformer, the mean over space, and linear interpolation along time: a feature for each frame [R].
 
-    VideoMAE makes one step of every two frames; the steps of all chunks behind each other are stretched to L.
+    VideoMAE makes one step of every two frames, InternVideo2 one of each; the steps of all chunks behind each other are
+    stretched to L.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, encoder: VideoMAEModel) -> None:
-        """``encoder`` takes ``config.num_frames`` frames of ``config.image_size`` pixels."""
+    def __init__(self, encoder: PreTrainedModel) -> None:
+        """``encoder``, a VideoMAE or `InternVideo2`, takes ``config.num_frames`` frames at a time."""
         super().__init__()
         self.encoder = encoder
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None], persistent=False)
@@ -53,14 +58,55 @@ class VideoEncoder(nn.Module):
 
 
 def load_video_encoder(name: str, size: int) -> VideoEncoder:
-    """A VideoMAE by hub name or folder for frames of ``size`` pixels; raises `DataError` where it cannot be loaded.
+    """An encoder for frames of ``size`` pixels: a VideoMAE of transformers by hub name or folder, or VideoMAEv2's or
+    InternVideo2's own checkpoint (see `official_encoder`).
 
-    Its place embeddings are sines of the place, so that another size than the trained one needs no interpolation.
+    Raises `DataError` where it cannot be loaded, or ``size`` is no whole number of its patches.
     """
     try:
-        config = VideoMAEConfig.from_pretrained(name)
-        config.image_size = size
-        # what is left over is the head of another use of the encoder
-        return VideoEncoder(load_pretrained(VideoMAEModel, name, unexpected=("",), config=config))
+        if Path(name).is_file() or PretrainedConfig.get_config_dict(name)[0].get("model_type") != "videomae":
+            encoder = official_encoder(name)
+        else:
+            # what is left over is the head of another use of the encoder
+            encoder = load_pretrained(VideoMAEModel, name, unexpected=("",))
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
-        raise DataError(f"vision_model {name!r}: cannot load it ({error}); give a VideoMAE of transformers") from error
+        raise DataError(
+            f"vision_model {name!r}: cannot load it ({error}); give a VideoMAE of transformers, or a checkpoint of "
+            "VideoMAEv2 or InternVideo2"
+        ) from error
+    patch = int(encoder.config.patch_size)
+    if size % patch:
+        raise DataError(f"frame_size {size}: {name} has patches of {patch} pixels; take {size // patch * patch}")
+    set_frame_size(encoder, size)
+    return VideoEncoder(encoder)
+
+
+def set_frame_size(encoder: PreTrainedModel, size: int) -> None:
+    """Let a VideoMAE or `InternVideo2` take frames of ``size`` pixels, in place: its places are interpolated.
+
+    Places are counted through row by row, also VideoMAE's sines: for another number of patches their table says
+    something else than in the pretraining, so that it is resized as a picture, bicubically [R OpenTAD vit.py].
+    """
+    config = encoder.config
+    before, after = int(config.image_size) // int(config.patch_size), size // int(config.patch_size)
+    if isinstance(encoder, InternVideo2):
+        places = encoder.places.detach()
+        resized = torch.cat([places[:, :1], _resized(places[:, 1:], before, after)], dim=1)
+        encoder.places = nn.Parameter(resized)
+    else:
+        embeddings = encoder.embeddings
+        embeddings.position_embeddings = _resized(embeddings.position_embeddings, before, after)
+        embeddings.patch_embeddings.image_size = (size, size)
+        embeddings.num_patches = embeddings.patch_embeddings.num_patches = embeddings.position_embeddings.shape[1]
+    config.image_size = size
+
+
+def _resized(places: Tensor, before: int, after: int) -> Tensor:
+    """Places ``(1, steps * before^2, D)`` for squares of ``after`` patches a side."""
+    if before == after:
+        return places
+    grids = places[0].unflatten(0, (-1, before, before)).permute(0, 3, 1, 2)  # (steps, D, before, before)
+    scaled = F.interpolate(grids, size=(after, after), mode="bicubic", align_corners=False)
+    return scaled.permute(0, 2, 3, 1).flatten(0, 2)[None]

@@ -185,7 +185,7 @@ class Features:
         if not found and others:
             endings = ", ".join(name for name, _ in others.most_common(3))
             raise DataError(
-                f"{self.path}: no file ends in {', '.join(ENDINGS)}; found {endings}; save the rows of each video as npy"
+                f"{self.path}: no file ends in {', '.join(ENDINGS)}; found {endings}; save rows (T, D) as npy"
             )
         return found
 

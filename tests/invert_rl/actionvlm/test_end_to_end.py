@@ -16,6 +16,7 @@ from invert_rl.actionvlm.experiment import build, load_data, score_test_set
 from invert_rl.actionvlm.frames import FrameReader, crop_of, recoloured, time_videos
 from invert_rl.actionvlm.vision import DEVIATION, MEAN, VideoEncoder, load_video_encoder
 from tests.invert_rl.actionvlm.small import arguments
+from tests.invert_rl.actionvlm.test_encoders import internvideo2_weights
 
 SIZE = 32
 
@@ -104,14 +105,25 @@ def test_rows_show_the_frames_at_their_times(world):
         time_videos(database, "training", ["dim", "flash"], 4.0)
 
 
-def test_training_end_to_end_changes_the_encoder(world, encoder_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "size", "parameter"),
+    [
+        ("videomae", SIZE, "vision.encoder.embeddings.patch_embeddings.projection.weight"),
+        ("internvideo2", 28, "vision.encoder.places"),
+    ],
+)
+def test_training_end_to_end_changes_the_encoder(kind, size, parameter, world, encoder_folder, tmp_path):
+    name = encoder_folder
+    if kind == "internvideo2":
+        name = tmp_path / "internvideo2.pth"
+        torch.save(internvideo2_weights(steps=16, layers=1), name)
     args = arguments(
         tmp_path,
         train_annotations=str(world / "notes.json"),
         video_root=str(world),
-        vision_model=str(encoder_folder),
+        vision_model=str(name),
         frame_rate=4.0,
-        frame_size=SIZE,
+        frame_size=size,
         window=32,
         descriptions=None,
         per_device_train_batch_size=1,
@@ -125,7 +137,7 @@ def test_training_end_to_end_changes_the_encoder(world, encoder_folder, tmp_path
     before = {name: value.clone() for name, value in run.model.named_parameters()}
     run.trainer().train()
     moved = {name for name, value in run.model.named_parameters() if not torch.equal(value, before[name])}
-    assert {"vision.encoder.embeddings.patch_embeddings.projection.weight", "projection.weight"} <= moved
+    assert {parameter, "projection.weight"} <= moved
     assert any(name.startswith("language.llm") for name in moved)
     metrics, results = score_test_set(run)
     assert 0 <= metrics["average_mAP"] <= 1
