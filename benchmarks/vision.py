@@ -30,9 +30,9 @@ from transformers.vision_utils import get_vision_cu_seqlens, get_vision_window_i
 from invert_rl.models import segment_attention
 
 SHAPES: dict[str, dict[str, int]] = {
-    "tiny heads": {"hidden_size": 16, "num_heads": 1, "intermediate_size": 32, "depth": 4},
-    "toy": {"hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "depth": 4},
-    "released": {"hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "depth": 4},
+    "tiny heads": {"hidden_size": 16, "num_heads": 1, "intermediate_size": 32, "depth": 32},
+    "toy": {"hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "depth": 32},
+    "released": {"hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "depth": 32},
 }
 """Widths of a tower; ``released`` has Qwen2.5-VL-3B's width in an eighth of its layers."""
 
@@ -42,7 +42,7 @@ def build(family: str, shape: dict[str, int]) -> nn.Module:
     torch.manual_seed(0)
     config: PreTrainedConfig
     if family == "qwen2_5_vl":
-        whole = list(range(3, shape["depth"], 4))
+        whole = list(range(7, shape["depth"], 8))
         config = Qwen2_5_VLVisionConfig(**shape, out_hidden_size=64, fullatt_block_indexes=whole)
         config._attn_implementation = "sdpa"
         return Qwen2_5_VisionTransformerPretrainedModel(config)

@@ -191,20 +191,22 @@ class ScoringTrainer(GRPOTrainer):
         Every rank runs the same forwards, and all of them decide by the worst of them.
         """
         rows = sorted(range(len(prompts)), key=lambda row: prompts[row] is not prompts[0])
-        rows = rows[: CHECKED_ROWS if input_ids.shape[1] <= LONG else 2]
+        lengths = self.accelerator.gather(torch.tensor([input_ids.shape[1]], device=input_ids.device))
+        long = int(lengths.max()) > LONG  # on all ranks: they must run equally many forwards
+        rows = rows[: 2 if long else CHECKED_ROWS]
         batch = {"input_ids": input_ids[rows], "attention_mask": attention_mask[rows]}
 
-        def score(shares: bool, batch: dict[str, torch.Tensor], order: list[int]) -> torch.Tensor:
+        def score(shares: bool, batch: dict[str, torch.Tensor], order: list[int], last: int) -> torch.Tensor:
             self.shares_prompts = shares
             theirs = [prompts[rows[number]] for number in order]
-            return self._score(model, theirs, batch["input_ids"], batch["attention_mask"], completion_length)[0]
+            return self._score(model, theirs, batch["input_ids"], batch["attention_mask"], last)[0]
 
         training = model.training
         model.eval()  # without dropout, or the two would differ by chance
         least = floor(next(model.parameters()).dtype, self.accelerator.mixed_precision)
         try:
             with torch.no_grad(), self._part("score"):
-                verdict = compare(partial(score, False), partial(score, True), batch, completion_length, least)
+                verdict = compare(partial(score, False), partial(score, True), batch, completion_length, least, long)
         finally:
             model.train(training)
         found = torch.tensor([*verdict, verdict.excess], device=input_ids.device)

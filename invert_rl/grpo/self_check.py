@@ -2,7 +2,8 @@
 
 A fault that lets completions of one prompt see each other leaves the first of them right: it has nobody before it. So
 what counts is the worst branch, not the average. Two things are looked at, each against the noise of rounding, which is
-measured on the spot as what the plain forward alone changes when its rows come in another order behind more padding:
+measured on the spot as what the plain forward alone changes when its rows come in another order behind more padding (or
+a long row before more tokens):
 
 - how far each branch is from the plain forward, and
 - how far it moves when the first branch says something else, which should be not at all. Where the plain forward's
@@ -22,7 +23,8 @@ CHECKED_ROWS = 4
 """Completions that are scored both ways, of one prompt if it has as many."""
 
 LONG = 4096
-"""Of rows with more tokens two are scored: copies of a long prompt, behind padding, take memory by its square."""
+"""Of rows with more tokens two are scored, each by itself and without padding (`one_by_one`): behind padding attention
+needs a mask of N x N elements."""
 
 NOISE_FACTOR = 3
 """How many times the measured noise passes."""
@@ -37,6 +39,9 @@ LEAK_FLOOR = 2e-6
 MORE_PADDING = 8
 
 Batch = dict[str, torch.Tensor]
+
+Score = Callable[[Batch, list[int], int], torch.Tensor]
+"""Log-probabilities ``(rows, n)`` of a batch's last ``n`` tokens, given whose prompt each row has."""
 
 
 class Verdict(NamedTuple):
@@ -66,37 +71,84 @@ def floor(dtype: torch.dtype, mixed_precision: str) -> float:
 
 
 def compare(
-    plain: Callable[[Batch, list[int]], torch.Tensor],
-    shared: Callable[[Batch, list[int]], torch.Tensor],
+    plain: Score,
+    shared: Score,
     batch: Batch,
     completion_length: int,
     least: float,
+    long: bool = False,
 ) -> Verdict:
     """Score ``batch`` (``input_ids`` and ``attention_mask``, prompts on the left) both ways.
 
-    ``plain`` and ``shared`` score a batch whose rows have the prompts of the rows they are told:
-    ``(rows, completion_length)``. ``least`` is the smallest limit.
+    ``plain`` and ``shared`` score the last tokens, as many as they are told, of a batch whose rows have the prompts of
+    the rows they are told. ``least`` is the smallest limit; with ``long`` the plain forward takes one row at a time.
     """
     rows = list(range(len(batch["input_ids"])))
     mask = batch["attention_mask"][:, -completion_length:].bool()
-    reference = plain(batch, rows)
-    moved = {name: pad(tensor, (MORE_PADDING, 0)).flip(0) for name, tensor in batch.items()}
-    again = plain(moved, rows[::-1]).flip(0)
-    ours = shared(batch, rows)
     other = {**batch, "input_ids": _another_first_completion(batch["input_ids"], mask)}
-    noise = by_branch(reference, again, mask).max().item()
+    theirs = (one_by_one if long else together)(plain, batch, other, completion_length)
+    ours = shared(batch, rows, completion_length)
+    noise = by_branch(theirs.scores, theirs.moved, mask).max().item()
     limit = max(least, NOISE_FACTOR * noise)
     leak, plain_leak = 0.0, 0.0
     if len(rows) > 1:
-        leak = by_branch(ours, shared(other, rows), mask)[1:].amax().item()
-        plain_leak = by_branch(reference, plain(other, rows), mask)[1:].amax().item()
+        leak = by_branch(ours, shared(other, rows, completion_length), mask)[1:].amax().item()
+        plain_leak = by_branch(theirs.undisturbed, theirs.disturbed, mask)[1:].amax().item()
     return Verdict(
-        error=by_branch(reference, ours, mask).max().item(),
+        error=by_branch(theirs.scores, ours, mask).max().item(),
         leak=leak,
         noise=noise,
         limit=limit,
         leak_limit=limit if plain_leak else min(limit, LEAK_FLOOR),
     )
+
+
+class PlainScores(NamedTuple):
+    """The plain forward's log-probabilities, ``(rows, completion_length)`` each."""
+
+    scores: torch.Tensor
+    """Of the batch."""
+    moved: torch.Tensor
+    """The same in another place: what differs is rounding."""
+    undisturbed: torch.Tensor
+    """In company."""
+    disturbed: torch.Tensor
+    """In other company of the same size: nothing of a row but the first may change, up to the rounding of experts."""
+
+
+def together(plain: Score, batch: Batch, other: Batch, completion_length: int) -> PlainScores:
+    """All rows in one forward; in reverse order behind more padding; and with another first completion."""
+    rows = list(range(len(batch["input_ids"])))
+    moved = {name: pad(tensor, (MORE_PADDING, 0)).flip(0) for name, tensor in batch.items()}
+    scores = plain(batch, rows, completion_length)
+    return PlainScores(
+        scores,
+        plain(moved, rows[::-1], completion_length).flip(0),
+        scores,
+        plain(other, rows, completion_length) if len(rows) > 1 else scores,
+    )
+
+
+def one_by_one(plain: Score, batch: Batch, other: Batch, completion_length: int) -> PlainScores:
+    """Each row by itself, without padding on its left, so that causal attention needs no mask.
+
+    What follows a completion cannot change it: company is its own tokens once more, and other company those in reverse
+    order. ``other`` is not looked at.
+    """
+    rows = []
+    for number, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
+        own = ids[int(mask.argmax()) :]
+        completion = own[-completion_length:]
+        scores = []
+        for tail in (completion[:0], completion, completion.flip(0)):
+            alone = torch.cat([own, tail])[None]
+            last = plain(
+                {"input_ids": alone, "attention_mask": torch.ones_like(alone)}, [number], completion_length + len(tail)
+            )
+            scores.append(last[:, :completion_length])
+        rows.append(scores)
+    scores, moved, disturbed = (torch.cat(kind) for kind in zip(*rows, strict=True))
+    return PlainScores(scores, moved, moved, disturbed)
 
 
 def by_branch(scores: torch.Tensor, others: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

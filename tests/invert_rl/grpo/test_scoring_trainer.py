@@ -142,13 +142,41 @@ def test_a_trained_tower_is_never_kept(make_trainer, tiny_qwen2_5, caplog, adapt
 # -- the self-check ---------------------------------------------------------------------------------------------------
 
 
-def test_sharing_is_checked_once_and_passes(make_trainer, family_checkpoint, caplog):
+@pytest.mark.parametrize("long", [False, True], ids=["", "long rows"])
+def test_sharing_is_checked_once_and_passes(make_trainer, family_checkpoint, monkeypatch, caplog, long):
+    if long:
+        monkeypatch.setattr(scoring_trainer, "LONG", 0)
     trainer = make_trainer(family_checkpoint)
     trainer.train()
     (difference,) = values(trainer, "score/self_check")
     assert 0 <= difference < 1e-5
     assert trainer.shares_prompts
     assert not [record for record in caplog.records if record.name == WARNINGS]
+
+
+def test_long_rows_are_scored_without_a_mask(make_trainer, tiny_qwen2_5, monkeypatch):
+    """A mask of N x N elements is what does not fit at 100k tokens."""
+    monkeypatch.setattr(scoring_trainer, "LONG", 0)
+    trainer = make_trainer(tiny_qwen2_5)
+    masks = []
+    check = trainer._check_sharing
+
+    def watched(*args):
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _module, _args, kwargs: masks.append(kwargs["attention_mask"]), with_kwargs=True
+            )
+            for name, module in trainer.model.named_modules()
+            if name.endswith("self_attn")
+        ]
+        check(*args)
+        for handle in handles:
+            handle.remove()
+
+    monkeypatch.setattr(trainer, "_check_sharing", watched)
+    trainer.train()
+    assert masks and all(mask is None for mask in masks)
+    assert trainer.shares_prompts
 
 
 def test_a_model_on_which_sharing_errs_is_scored_by_copies(make_trainer, tiny_qwen2_5, monkeypatch, caplog):
@@ -251,11 +279,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("family", "module", "name", "fault", "half"), FAULTS.values(), ids=FAULTS)
-def test_a_leak_between_branches_is_caught(
-    make_trainer, tmp_path_factory, monkeypatch, caplog, family, module, name, fault, half
-):
+@pytest.mark.parametrize(
+    ("planted_fault", "long"),
+    [*((name, False) for name in FAULTS), *((name, True) for name in ("a little of attention, half", "mask", "state"))],
+)
+def test_a_leak_between_branches_is_caught(make_trainer, tmp_path_factory, monkeypatch, caplog, planted_fault, long):
     """Each is exact on first branches; seen in full and in half precision, and named."""
+    family, module, name, fault, half = FAULTS[planted_fault]
+    if long:
+        monkeypatch.setattr(scoring_trainer, "LONG", 0)
     checkpoint = str(save_tiny_checkpoint(tmp_path_factory.mktemp(family), family, seed=3, **SMALL_MODEL))
     for planted in (True, False) if half else (True,):
         with monkeypatch.context() as patch:
