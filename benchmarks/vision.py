@@ -31,18 +31,19 @@ from invert_rl.models import segment_attention
 
 SHAPES: dict[str, dict[str, int]] = {
     "tiny heads": {"hidden_size": 16, "num_heads": 1, "intermediate_size": 32, "depth": 32},
-    "toy": {"hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "depth": 32},
-    "released": {"hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "depth": 32},
+    "toy": {"hidden_size": 128, "num_heads": 4, "intermediate_size": 256, "depth": 4},
+    "released": {"hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "depth": 4},
 }
-"""Widths of a tower; ``released`` has Qwen2.5-VL-3B's width in an eighth of its layers."""
+"""Widths of a tower; ``tiny heads`` has all 32 layers, ``released`` Qwen2.5-VL-3B's width in an eighth of them."""
 
 
 def build(family: str, shape: dict[str, int]) -> nn.Module:
-    """A tower with random weights; every fourth of Qwen2.5-VL's layers sees whole frames."""
+    """A tower with random weights; every eighth of Qwen2.5-VL's layers, or the last, sees whole frames."""
     torch.manual_seed(0)
     config: PreTrainedConfig
     if family == "qwen2_5_vl":
-        whole = list(range(7, shape["depth"], 8))
+        step = min(8, shape["depth"])
+        whole = list(range(step - 1, shape["depth"], step))
         config = Qwen2_5_VLVisionConfig(**shape, out_hidden_size=64, fullatt_block_indexes=whole)
         config._attn_implementation = "sdpa"
         return Qwen2_5_VisionTransformerPretrainedModel(config)

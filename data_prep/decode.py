@@ -98,7 +98,7 @@ class Deadline:
     def check(self) -> None:
         """Raise `VideoError` if the time is up."""
         if self.end is not None and time.monotonic() > self.end:
-            reason = f"not decoded within {self.seconds:g} s; raise the timeout or leave it out"
+            reason = f"not decoded within {self.seconds:g} s; raise the time limit for a video or leave it out"
             raise VideoError(self.name, reason, TIMEOUT)
 
 

@@ -36,7 +36,8 @@ PLACES = {
     *("output_dir", "train_data", "eval_data", "validation_data", "video_root", "manifest", "before_samples"),
     *("frame_store", "vision_store", "resume_from_checkpoint", "logging_dir", "run_name", "plugins"),
     *("hub_token", "hub_model_id", "push_to_hub", "hub_private_repo", "local_rank", "disable_tqdm", "report_to"),
-    *("dataloader_num_workers", "frame_memory_mb", "decode_in_process", "accept_changes", "log_level", "deepspeed"),
+    *("dataloader_num_workers", "frame_memory_mb", "video_timeout", "decode_in_process", "accept_changes"),
+    *("log_level", "deepspeed"),
 }
 """Settings about one machine, which say nothing of the model."""
 

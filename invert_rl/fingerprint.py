@@ -30,7 +30,7 @@ NEUTRAL = re.compile(
     r"log_|logging_|report_to|save_|push_to_|hub_|trackio_|prompts_logged|num_completions_to_print|"
     r"eval_(steps|strategy|delay|batch_size|accumulation_steps|on_start)|per_device_eval_batch_size|keep_best|load_best|"
     r"metric_for_best|greater_is_better|do_(train|eval|predict)$|dataloader_|ddp_|frame_memory_mb|vision_memory_mb|"
-    r"frame_store|before_samples|vllm_server_|vllm_gpu_memory|skip_plan|skip_memory_metrics|include_num_input_tokens_seen|"
+    r"frame_store|video_timeout|before_samples|vllm_server_|vllm_gpu_memory|skip_plan|skip_memory_metrics|include_num_input_tokens_seen|"
     r"enable_jit_checkpoint|restore_callback_states"
 )
 """How the names of settings begin that change nothing in what is learned."""

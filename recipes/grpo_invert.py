@@ -132,6 +132,7 @@ def main(args: InvertGRPOConfig, model_args: ModelConfig) -> None:
         settings,
         memory_mb=args.frame_memory_mb,
         directory=args.frame_store,
+        timeout=args.video_timeout or None,
         in_process=args.decode_in_process,
     )
     check_video_root(rows, args.video_root)

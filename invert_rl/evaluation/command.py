@@ -13,6 +13,7 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.rows import Row, is_irrelevant, split_windows
 from data_prep.verbs import annotate_verbs
+from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.evaluation.asked import asked_preset, ruled
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
 from invert_rl.evaluation.predictions import (
@@ -94,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=range(65),
         metavar="N",
         help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
+    )
+    model.add_argument(
+        "--video-timeout",
+        type=float,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="for decoding one video; one that takes longer counts as missing. 0: no limit; default: %(default)g",
     )
     model.add_argument("--batch-size", type=_positive_int, help="prompts at a time; default: 16, with vLLM 128")
     model.add_argument("--max-new-tokens", type=_positive_int, help=f"default: that of --protocol, or {MAX_NEW_TOKENS}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows, write_rows
 from data_prep.verbs import annotate_missing
+from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.evaluation.data import file_sha256
 from invert_rl.evaluation.ray_options import add_ray_arguments, check_engine
 from invert_rl.tasks import DEFAULT_TASKS, TASKS, load_preset
@@ -76,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
+    )
+    parser.add_argument(
+        "--video-timeout",
+        type=float,
+        default=TIMEOUT_SECONDS,
+        metavar="SECONDS",
+        help="for decoding one video; one that takes longer is left out. 0: no limit; default: %(default)g",
     )
     add_verb_arguments(parser)
     parser.add_argument("--revision", help="of a hub checkpoint")
@@ -190,7 +198,9 @@ def model_rates(args: argparse.Namespace) -> Workplace:
         frames = frames_for(args, processor)
         sample, limit = sampler(args, processor, frames, state)
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
-    clips = Prefetcher(FrameStore(args.videos, frames, directory=args.store), workers)
+    clips = Prefetcher(
+        FrameStore(args.videos, frames, directory=args.store, timeout=args.video_timeout or None), workers
+    )
     weights = reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks})
     options = verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs)
     rater = Rater(sample, processor, clips, limit, weights, options, preset.chat_template_kwargs)

@@ -109,7 +109,9 @@ def model_answers(args: argparse.Namespace) -> Workplace:
         ),
     }
     workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
-    clips = Prefetcher(FrameStore(args.videos, settings, directory=args.store), workers)
+    clips = Prefetcher(
+        FrameStore(args.videos, settings, directory=args.store, timeout=args.video_timeout or None), workers
+    )
     answer = Answerer(processor, clips, complete, limit, preset.chat_template_kwargs)
     return Workplace(answer, clips, preset.tasks, made)
 

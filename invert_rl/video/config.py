@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.video.settings import FrameSettings
 
 
@@ -17,6 +18,10 @@ class FrameFields:
     total_pixels: int = field(default=3584 * 28 * 28, metadata={"help": "Pixel budget of a whole video (paper, 3.1)."})
     min_pixels: int = field(default=16 * 28 * 28, metadata={"help": "Least pixels of a frame."})
     max_pixels: int = field(default=768 * 28 * 28, metadata={"help": "Most pixels of a frame."})
+    video_timeout: float = field(
+        default=TIMEOUT_SECONDS,
+        metadata={"help": "Seconds for decoding one video; one that takes longer is left out. 0: no limit."},
+    )
     decode_in_process: bool = field(
         default=False,
         metadata={

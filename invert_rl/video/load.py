@@ -72,7 +72,7 @@ def outlived(call: Callable[[], Result | Failure], path: str) -> Result:
             return answer
         reason = answer.reason
         if answer.timed_out:
-            raise VideoError(path, f"decoding: {reason}", TIMEOUT)
+            raise VideoError(path, f"decoding: {reason}; raise the time limit for a video or leave it out", TIMEOUT)
         logger.warning("%s: a worker process that decoded it is gone: %s", path, reason)
     raise VideoError(path, f"decoding: {reason}", CRASHED)
 

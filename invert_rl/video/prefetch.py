@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 import torch
 
 from data_prep.errors import TIMEOUT, VideoError
-from data_prep.workers import TIMEOUT_SECONDS, Failure, Worker, WorkerStartError, call_apart, forget_apart
+from data_prep.workers import Failure, Worker, WorkerStartError, call_apart, forget_apart
 from invert_rl.video.clip import Clip
 from invert_rl.video.load import GRACE_SECONDS, outlived
 from invert_rl.video.ref import VideoRef
@@ -33,13 +33,16 @@ class Prefetcher:
         store: what decodes; each worker gets a copy that keeps nothing in memory.
         workers: how many processes; 0 decodes when asked, in the one helper process that this one has for it (with a
             memory of its own as large as the store's), or, where the store says so, in a thread of this process.
-        limit: seconds per clip; default: twice the store's timeout (a part may need the whole and itself) and a minute.
+        limit: seconds per clip; default: twice the store's timeout (a part may need the whole and itself) and a minute,
+            none where the store has none.
     """
 
     def __init__(self, store: FrameStore, workers: int, limit: float | None = None) -> None:
         self.store = store
         self.workers = workers
-        self.limit = limit or 2 * (store.timeout or TIMEOUT_SECONDS) + GRACE_SECONDS
+        self.limit = limit
+        if limit is None and store.timeout is not None:
+            self.limit = 2 * store.timeout + GRACE_SECONDS
         self.asked = 0
         """Clips that were asked for so far."""
         self.waited = 0
