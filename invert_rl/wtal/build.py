@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from invert_rl.evaluation.detection.ambiguous import read_ambiguous
 from invert_rl.tal.planted import PlantedWorld
 from invert_rl.wtal.completeness import SemanticReconstruction
-from invert_rl.wtal.config import PLANTED, WtalArguments
+from invert_rl.wtal.config import BASES, PLANTED, WtalArguments
 from invert_rl.wtal.data import (
     WeakData,
     draw_videos,
@@ -24,7 +24,7 @@ from invert_rl.wtal.data import (
     from_video_files,
     stratified_rows,
 )
-from invert_rl.wtal.delu import Delu, TwoStreamAttention
+from invert_rl.wtal.delu import TwoStreamAttention
 from invert_rl.wtal.descriptions import Descriptions, from_class_names, read_descriptions
 from invert_rl.wtal.evaluate import EvaluationRules
 from invert_rl.wtal.localizer import Localizer
@@ -115,11 +115,11 @@ def encode_semantics(args: WtalArguments, data: WeakData, descriptions: Descript
 
 
 def build_model(args: WtalArguments, semantics: Semantics, base: Localizer | None = None) -> SemanticLocalizer:
-    """The model with the branches that the settings switch on; ``base`` takes DELU's place.
+    """The model with the branches that the settings switch on; ``base`` takes the place of the settings' own.
 
     A seed set before decides all weights.
     """
-    base = base if base is not None else Delu(args.delu(len(semantics.classes)))
+    base = base if base is not None else BASES[args.base](args.delu(len(semantics.classes)))
     matching = None
     if args.matching:
         matching = SemanticMatching(semantics.classes, base.width, args.prompts, args.text_heads)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.detection.protocols import PROTOCOLS
 from invert_rl.tal.feature_arguments import FeatureArguments
 from invert_rl.tal.features import LAYOUTS
 from invert_rl.tal.options import WTAL
-from invert_rl.wtal.delu import DeluConfig, DeluWeights
+from invert_rl.wtal.co2net import GUIDE_WEIGHT, THRESHOLDS, Co2Net
+from invert_rl.wtal.delu import Delu, DeluConfig, DeluWeights
 from invert_rl.wtal.losses import UNCERTAINTY_MODES
 from invert_rl.wtal.model import SemanticWeights
 from invert_rl.wtal.proposals import ProposalSettings
@@ -19,6 +20,9 @@ DEFAULT_OUTPUT = "runs/distill_wtal"
 PLANTED = "planted"
 """Name of the descriptions of the generated world."""
 COUNTED = ("all", "masked")
+BASES = {"delu": Delu, "co2net": Co2Net}
+ONLY_DELU = ("evidential_weight", "uncertainty_weight", "evidence_ratio", "amplitude", "uct_mode")
+"""Fields of its evidence, without effect on another base."""
 
 
 @dataclass
@@ -60,6 +64,7 @@ class WtalArguments(FeatureArguments):
     pairs: int = field(default=3, metadata={"help": "Pairs of a batch that share a class."})
 
     # base
+    base: str = field(default="delu", metadata={"help": "Method that the branches are added to.", "choices": BASES})
     width: int = field(default=2048, metadata={"help": "Channels before the class scores."})
     attention_width: int = field(default=512, metadata={"help": "Channels of the attention."})
     dropout: float = field(default=0.7, metadata={"help": "Of fusion and scores."})
@@ -70,7 +75,9 @@ class WtalArguments(FeatureArguments):
     contrastive_weight: float = field(default=1.0, metadata={"help": "Of the loss of pairs."})
     mutual_weight: float = field(default=1.0, metadata={"help": "Of the streams' agreement."})
     norm_weight: float = field(default=0.8, metadata={"help": "Of the attention's mean."})
-    guide_weight: float = field(default=0.4, metadata={"help": "Of attention against background."})
+    guide_weight: float | None = field(
+        default=None, metadata={"help": "Of attention against background; null: the base's, 0.4 or CO2-Net's 0.8."}
+    )
     pool_ratio: float = field(default=7.0, metadata={"help": "One in so many snippets is pooled."})
     evidence_ratio: float = field(default=9.0, metadata={"help": "One in so many snippets is evidence."})
     amplitude: float = field(default=0.7, metadata={"help": "Of the uncertainty curve."})
@@ -147,9 +154,16 @@ class WtalArguments(FeatureArguments):
             )
         if str(getattr(self.lr_scheduler_type, "value", self.lr_scheduler_type)) != "constant":
             raise DataError(f"lr_scheduler_type must be constant, not {self.lr_scheduler_type}")
-        for name, choices in (("uct_mode", UNCERTAINTY_MODES), ("counted_words", COUNTED), ("protocol", PROTOCOLS)):
+        known = {"uct_mode": UNCERTAINTY_MODES, "counted_words": COUNTED, "protocol": PROTOCOLS, "base": BASES}
+        for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise DataError(f"{name} must be one of {', '.join(choices)}, not {getattr(self, name)!r}")
+        defaults = {item.name: item.default for item in fields(self)}
+        changed = [name for name in ONLY_DELU if getattr(self, name) != defaults[name]]
+        if self.base != "delu" and changed:
+            raise DataError(f"{changed[0]} is DELU's and has no effect with base {self.base}; leave it out")
+        if self.guide_weight is None:
+            self.guide_weight = DeluWeights().guide if self.base == "delu" else GUIDE_WEIGHT
         if (self.annotations is None) != (self.features is None):
             raise DataError("annotations and features belong together; give both or neither")
         if self.annotations is not None and self.joint_features is not None:
@@ -172,7 +186,7 @@ class WtalArguments(FeatureArguments):
             contrastive=self.contrastive_weight,
             mutual=self.mutual_weight,
             norm=self.norm_weight,
-            guide=self.guide_weight,
+            guide=DeluWeights().guide if self.guide_weight is None else self.guide_weight,
             pool_ratio=self.pool_ratio,
             evidence_ratio=self.evidence_ratio,
             amplitude=self.amplitude,
@@ -196,6 +210,7 @@ class WtalArguments(FeatureArguments):
 
     def proposals(self) -> ProposalSettings:
         """How activations become segments."""
-        return ProposalSettings(
+        chosen = ProposalSettings(
             class_ratio=self.class_ratio, class_threshold=self.class_threshold, most=self.max_proposals
         )
+        return chosen if self.base == "delu" else replace(chosen, thresholds=THRESHOLDS)

@@ -44,7 +44,7 @@ def save_localizer(
 def load_localizer(folder: Path) -> tuple[SemanticLocalizer, list[str], WtalArguments]:
     """The model in evaluation mode, its classes and the settings that it was trained with.
 
-    Only for models with DELU as their base. Raises `DataError` where files are missing or do not belong together.
+    Only for models with a base of the recipe. Raises `DataError` where files are missing or do not belong together.
     """
     content = read_json(folder / SETTINGS)
     args = WtalArguments(**content["settings"], output_dir=str(folder), use_cpu=True)

@@ -1,6 +1,7 @@
-"""``invert-rl import-delu``: DELU's released weights as a folder that ``invert-rl detect`` reads.
+"""``invert-rl import-delu``: DELU's or CO2-Net's released weights as a folder that ``invert-rl detect`` reads.
 
-Names of weights are facts of MengyuanChen21/ECCV2022-DELU (model.py); none of its code is here.
+Names of weights are facts of MengyuanChen21/ECCV2022-DELU and harlanhong/MM2021-CO2-Net (model.py), the same in both;
+none of their code is here.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="classlist.npy of its data set, or names, one a line",
     )
     parser.add_argument("--network", choices=tuple(POOLS), default="thumos14", help="default: thumos14")
+    parser.add_argument("--base", choices=("delu", "co2net"), default="delu", help="whose weights; default: delu")
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL_DIR")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
 
@@ -64,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     classes = read_classes(args.classes)
     weights = renamed(read_weights(args.checkpoint), str(args.checkpoint))
-    settings, model = localizer_of(weights, len(classes), POOLS[args.network], str(args.checkpoint))
+    settings, model = localizer_of(weights, len(classes), POOLS[args.network], str(args.checkpoint), args.base)
     settings.test_subset = "test" if args.network == "thumos14" else "validation"
     save_localizer(args.output, model, settings, classes, Vocabulary(()))
     told = {"output": str(args.output), "classes": len(classes), "parameters": sum(w.numel() for w in weights.values())}
@@ -101,10 +103,11 @@ def renamed(official: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     return found
 
 
-def localizer_of(weights: Mapping[str, Tensor], classes: int, pool: int, where: str) -> tuple[Any, Any]:
+def localizer_of(
+    weights: Mapping[str, Tensor], classes: int, pool: int, where: str, base: str = "delu"
+) -> tuple[Any, Any]:
     """Settings and model of weights, whose shapes tell the sizes; raises `DataError` where they do not fit."""
-    from invert_rl.wtal.config import WtalArguments
-    from invert_rl.wtal.delu import Delu
+    from invert_rl.wtal.config import BASES, WtalArguments
     from invert_rl.wtal.model import SemanticLocalizer
 
     try:
@@ -125,8 +128,9 @@ def localizer_of(weights: Mapping[str, Tensor], classes: int, pool: int, where: 
         attention_width=hidden,
         width=width,
         pool=pool,
+        base=base,
     )
-    model = SemanticLocalizer(Delu(settings.delu(classes)))
+    model = SemanticLocalizer(BASES[base](settings.delu(classes)))
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
