@@ -52,6 +52,10 @@ class ActionVLMArguments(FeatureArguments):
     video_ending: str = field(default=".mp4", metadata={"help": "End to end: what follows a video's id."})
     frame_rate: float = field(default=7.5, metadata={"help": "End to end: rows a second; THUMOS14: 30 / 4."})
     frame_size: int = field(default=160, metadata={"help": "End to end: height and width, pixels."})
+    frame_store: str | None = field(
+        default=None,
+        metadata={"help": "End to end: folder that keeps the frames of whole videos, each decoded once; null: no."},
+    )
     augment: bool = field(
         default=True, metadata={"help": "End to end: random crops, mirrors and colours in training, as released."}
     )
@@ -155,6 +159,8 @@ class ActionVLMArguments(FeatureArguments):
             raise ValueError(f"window {self.window} is not a multiple of {2 ** (self.head_levels - 1)}")
         if self.video_root is not None and (self.vision_model is None or self.window % 16):
             raise ValueError("video_root needs vision_model, and a window that is a multiple of 16 frames")
+        if self.frame_store is not None and (self.video_root is None or self.resize is not None):
+            raise ValueError("frame_store needs video_root, and rows at frame_rate: leave resize out")
         if self.fixed_lambda is not None and not 0 <= self.fixed_lambda <= 1:
             raise ValueError(f"fixed_lambda must be in [0, 1]: {self.fixed_lambda}")
         if self.answer_style == "descriptions" and self.descriptions is None:

@@ -17,7 +17,7 @@ from data_prep.errors import DataError, VideoError
 from data_prep.files import read_jsonl
 from invert_rl.actionvlm.alternation import Alternation
 from invert_rl.actionvlm.config import ActionVLMArguments
-from invert_rl.actionvlm.frames import FrameReader, time_videos
+from invert_rl.actionvlm.frames import FrameReader, stored_frames, time_videos
 from invert_rl.actionvlm.prompt import answer_text
 from invert_rl.tal.annotations import class_names, read_database
 from invert_rl.tal.data import Video, pad, videos_of, window_of
@@ -166,7 +166,10 @@ def read_data(args: ActionVLMArguments, feature_width: int) -> ActionData:
     subsets = ((train_file, train_base, args.train_subset), (test_file, test_base, args.test_subset))
     if args.video_root is not None:
         train, test = (time_videos(base, name, classes, args.frame_rate, args.resize) for _, base, name in subsets)
-        reader = FrameReader(Path(args.video_root), args.video_ending, args.frame_size)
+        root, store = Path(args.video_root), None
+        if args.frame_store is not None:
+            store = stored_frames(root, Path(args.frame_store), args.frame_rate, args.frame_size)
+        reader = FrameReader(root, args.video_ending, args.frame_size, store=store)
         missing = reader.missing([*train, *test])
         if missing and args.bad_features == "error":
             shown = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else "")

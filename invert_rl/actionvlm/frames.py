@@ -20,7 +20,10 @@ from data_prep.workers import TIMEOUT_SECONDS, in_worker
 from invert_rl.tal.data import Video
 from invert_rl.tal.grid import Grid
 from invert_rl.video.load import decode_apart
+from invert_rl.video.ref import VideoRef
 from invert_rl.video.sampling import nearest
+from invert_rl.video.settings import FrameSettings
+from invert_rl.video.store import FrameStore
 
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
 """Of random crops: share of the picture, and width over height [R]."""
@@ -32,9 +35,13 @@ COLOUR = {"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1}
 """Jitter of all windows [R]."""
 
 
+STORED = 182 / 160
+"""Height of stored pictures over that of frames, so that random crops have something to choose [R OpenTAD configs]."""
+
+
 @dataclass(frozen=True)
 class FrameReader:
-    """Decodes square frames of the videos in a folder."""
+    """Square frames of the videos in a folder, decoded for each window, or whole videos once with a store."""
 
     root: Path
     ending: str
@@ -42,6 +49,8 @@ class FrameReader:
     """Height and width, pixels."""
     timeout: float = TIMEOUT_SECONDS
     """Seconds for one window."""
+    store: FrameStore | None = None
+    """Keeps whole videos as in `stored_frames`."""
 
     def read(self, video: str, times: Tensor, seed: int | None = None) -> Tensor:
         """The frames nearest to ``times`` ``(T,)`` in seconds, ``(T, 3, size, size)`` uint8.
@@ -51,6 +60,9 @@ class FrameReader:
         where it cannot be decoded.
         """
         name = self.name(video)
+        if self.store is not None:
+            whole = self.store.clip(VideoRef(name))
+            return window_frames(whole.frames[nearest(whole.timestamps, times.double().numpy())], self.size, seed)
         item = (self, name, times.double().numpy(), seed)
         return torch.from_numpy(decode_apart(_read, item, name, self.timeout))
 
@@ -81,6 +93,21 @@ def recoloured(frames: Tensor, seed: int) -> Tensor:
         torch.manual_seed(seed)
         frames = frames.flip(-1) if float(torch.rand(())) < FLIP else frames
         return ColorJitter(**COLOUR)(RandAugment(**RANDAUGMENT)(frames))
+
+
+def stored_frames(root: Path, directory: Path, rate: float, size: int) -> FrameStore:
+    """A store of whole videos for ``rate`` rows a second and frames of ``size`` pixels, kept in ``directory``.
+
+    Pictures are smaller than the file's, `STORED` of ``size`` high at 16:9, so that crops are of them.
+    """
+    return FrameStore(root, FrameSettings.every_row(rate, round(STORED * size)), directory=directory)
+
+
+def window_frames(pictures: Tensor, size: int, seed: int | None) -> Tensor:
+    """Square frames ``(T, 3, size, size)`` of pictures ``(T, 3, H, W)`` uint8, as `FrameReader.read` has them."""
+    crop = crop_of(pictures.shape[2], pictures.shape[3], seed)
+    frames = resized_crop(pictures, *crop, [size, size], antialias=True)
+    return frames if seed is None else recoloured(frames, seed)
 
 
 def _read(item: tuple[FrameReader, str, np.ndarray, int | None]) -> np.ndarray:

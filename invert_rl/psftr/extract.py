@@ -22,15 +22,12 @@ from invert_rl.video.clip import Clip as FrameClip
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
 from invert_rl.video.sampling import nearest
-from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
 
 ENDINGS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv")
 SETTINGS = "extraction.json"
 """What the features of a folder were made with, beside them."""
 TEXT = "text.safetensors"
-MANY = 1 << 40
-"""No limit on frames and pixels of a whole video."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +45,6 @@ class Extraction:
     def layout(self, width: int) -> Layout:
         """The layout that the features are read with."""
         return Layout(width, self.stride, self.stride, self.fps)
-
-
-def frame_settings(rate: float, side: int) -> FrameSettings:
-    """Frames for ``rate`` rows a second, twice as many and without limit, of pixels for a 16:9 picture ``side`` high.
-
-    The store spreads an even number of frames over a video; of twice as many one is at most a quarter of a row away
-    from where a row wants it. CLIP's own preprocessing makes squares of ``side`` of them.
-    """
-    pixels = 16 * side * side // 9
-    return FrameSettings(
-        fps=2 * rate, max_frames=MANY, total_pixels=MANY, min_pixels=pixels, max_pixels=pixels, image_patch_size=1
-    )
 
 
 def find_videos(folder: Path, videos: list[str], prefix: str = "") -> tuple[dict[str, str], list[str]]:

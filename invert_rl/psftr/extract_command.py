@@ -85,11 +85,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _stores(args: argparse.Namespace, rates: dict[str, float], side: int) -> dict[str, FrameStore]:
     """A frame store per frame rate, by video."""
-    from invert_rl.psftr.extract import frame_settings
+    from invert_rl.video.settings import FrameSettings
     from invert_rl.video.store import FrameStore
 
     by_rate = {
-        rate: FrameStore(args.videos, frame_settings(rate / args.stride, side), 0, args.store, args.timeout)
+        rate: FrameStore(args.videos, FrameSettings.every_row(rate / args.stride, side), 0, args.store, args.timeout)
         for rate in set(rates.values())
     }
     return {video: by_rate[rate] for video, rate in rates.items()}

@@ -9,6 +9,8 @@ SPATIAL_MERGE = 2
 """Qwen's vision tower merges 2 x 2 patches into one token."""
 TEMPORAL_PATCH = 2
 """Qwen's vision tower merges 2 frames into one grid step, hence even frame counts."""
+MANY = 1 << 40
+"""No limit on frames and pixels of a whole video."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,16 @@ class FrameSettings:
             raise ValueError(f"max_frames ({self.max_frames}) must not be below min_frames ({self.min_frames})")
         if self.max_pixels < self.min_pixels:
             raise ValueError(f"max_pixels ({self.max_pixels}) must not be below min_pixels ({self.min_pixels})")
+
+    @classmethod
+    def every_row(cls, rate: float, side: int) -> FrameSettings:
+        """Frames for ``rate`` rows a second, twice as many and without limit, of a 16:9 picture ``side`` pixels high.
+
+        The store spreads an even number of frames over a video; of twice as many one is at most a quarter of a row away
+        from where a row wants it.
+        """
+        pixels = 16 * side * side // 9
+        return cls(2 * rate, 4, MANY, MANY, pixels, pixels, image_patch_size=1)
 
     @property
     def factor(self) -> int:

@@ -13,8 +13,10 @@ from transformers import VideoMAEConfig, VideoMAEModel
 
 from data_prep.errors import DataError
 from invert_rl.actionvlm.experiment import build, load_data, score_test_set
-from invert_rl.actionvlm.frames import FrameReader, crop_of, recoloured, time_videos
+from invert_rl.actionvlm.frames import FrameReader, crop_of, recoloured, stored_frames, time_videos
 from invert_rl.actionvlm.vision import DEVIATION, MEAN, VideoEncoder, load_video_encoder
+from invert_rl.video.settings import FrameSettings
+from invert_rl.video.store import FrameStore
 from tests.invert_rl.actionvlm.small import arguments
 from tests.invert_rl.actionvlm.test_encoders import internvideo2_weights
 
@@ -160,6 +162,26 @@ def test_the_middle_square_in_testing_and_one_random_crop_a_window_in_training(w
     reader, times = FrameReader(world, ".mp4", SIZE), torch.tensor([1.0, 3.0])
     plain, first, again, other = (reader.read("a", times, seed) for seed in (None, 5, 5, 6))
     assert torch.equal(first, again) and not torch.equal(first, other) and not torch.equal(first, plain)
+
+
+def test_a_store_gives_the_frames_of_the_file_and_decodes_it_once(world, tmp_path):
+    """Of a lossless video whose pictures are as large as those kept: the same frames, also when the file is gone."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "a.mp4").write_bytes((world / "a.mp4").read_bytes())
+    times = torch.arange(2.0, 6.0, 0.25)
+    store = FrameStore(folder, FrameSettings.every_row(4.0, 24), directory=tmp_path / "store")
+    reader = FrameReader(folder, ".mp4", SIZE, store=store)
+    plain, kept = FrameReader(folder, ".mp4", SIZE).read("a", times), reader.read("a", times)
+    number = kept[:, 0].float().mean(dim=(1, 2)) / 3
+    assert ((number / 8 - times).abs() <= 1 / 8 + 1e-3).all()  # red is 3 times the number of the frame
+    assert kept.shape == plain.shape and (kept[:, 1].float() - plain[:, 1].float()).abs().max() <= 2
+    assert torch.equal(reader.read("a", times, 5), reader.read("a", times, 5))
+    again = stored_frames(folder, tmp_path / "store", 4.0, 21)
+    assert again.settings == store.settings
+    calls = []
+    again._decoded = lambda *given: calls.append(given)
+    assert torch.equal(FrameReader(folder, ".mp4", SIZE, store=again).read("a", times), kept) and not calls
 
 
 @pytest.fixture

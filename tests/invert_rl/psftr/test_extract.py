@@ -16,12 +16,13 @@ from data_prep.errors import DataError
 from invert_rl.cli import main
 from invert_rl.models import CheckpointError
 from invert_rl.psftr.clip import Clip
-from invert_rl.psftr.extract import Extraction, frame_settings, sample
+from invert_rl.psftr.extract import Extraction, sample
 from invert_rl.psftr.text import PROMPTS, read_text_embeddings
 from invert_rl.tal.data import read_videos
 from invert_rl.tal.features import Features
 from invert_rl.video.clip import Clip as FrameClip
 from invert_rl.video.ref import VideoRef
+from invert_rl.video.settings import FrameSettings
 from invert_rl.video.store import FrameStore
 from tests.invert_rl.psftr.tiny_clip import SIDE, WIDTH, save_tiny_clip
 from tests.invert_rl.video.video_clips import read_indices, write_video
@@ -63,7 +64,7 @@ def test_features_are_read_by_the_reader_and_are_the_model_s(data: Path, tiny: P
     assert (one.features.shape, two.features.shape) == ((15, WIDTH), (20, WIDTH))
     assert one.grid.row(1.0) == pytest.approx(2.0)  # row 2 stands for frames 8 to 11, its middle is frame 10
     # row r is frame 4 r, or the one beside it, as the checkpoint's own processor and model see it
-    store = FrameStore(data / "videos", frame_settings(FPS / 4, SIDE))
+    store = FrameStore(data / "videos", FrameSettings.every_row(FPS / 4, SIDE))
     clip = store.clip(VideoRef("v_one.mkv"))
     assert read_indices(clip.frames[sample(clip, FPS, 4)]) == list(range(0, 60, 4))
     clip = store.clip(VideoRef("v_two.mkv"))
