@@ -8,11 +8,12 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from data_prep.errors import DataError
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.language import LanguageModel
 from invert_rl.actionvlm.llm import TINY, add_lora, language_width, load_language_model, tiny_language_model
 from invert_rl.actionvlm.model import ActionVLM, ActionVLMConfig
-from invert_rl.actionvlm.prompt import INSTRUCTION, build_prompt
+from invert_rl.actionvlm.prompt import INSTRUCTION, WRITE_WEIGHT, build_prompt
 from invert_rl.actionvlm.vision import VideoEncoder
 from invert_rl.tal.detector import DetectorConfig
 from invert_rl.tal.nms import Suppression
@@ -33,7 +34,7 @@ def build_model(
     width = args.tiny_width if args.llm == TINY else language_width(args.llm, args.llm_revision)
     if args.streams != "vision":
         if args.llm == TINY:
-            texts = [INSTRUCTION, "0123456789 - , :", *classes, *(descriptions or {}).values()]
+            texts = [INSTRUCTION + ask(args), "0123456789 - , :", *classes, *(descriptions or {}).values()]
             llm, tokenizer = tiny_language_model(texts, args.seed, args.tiny_width, args.tiny_layers)
         else:
             llm, tokenizer = load_language_model(args.llm, args.llm_revision, args.llm_dtype)
@@ -41,14 +42,17 @@ def build_model(
             add_lora(llm, args.lora_rank, args.lora_alpha, args.lora_dropout)
         else:
             llm.float()
-        prompt = build_prompt(tokenizer, classes, descriptions, args.prompt_position)
-        language = LanguageModel(llm, prompt, int(tokenizer.eos_token_id), args.token_layout, args.feature_tokens)
+        prompt = build_prompt(tokenizer, classes, descriptions, args.prompt_position, ask(args))
+        digits = digit_ids(tokenizer) if args.lambda_source == "text" else ()
+        end = int(tokenizer.eos_token_id)
+        language = LanguageModel(llm, prompt, end, args.token_layout, args.feature_tokens, digits)
     config = ActionVLMConfig(
         detector=detector_config(args, len(classes), width),
         feature_width=feature_width,
         evidence_width=evidence_width,
         streams=args.streams,
         fixed_weight=args.fixed_lambda,
+        weight_source=args.lambda_source,
         text_weight=args.text_weight,
         advantage_weight=args.advantage_weight,
         granularity=args.advantage_granularity,
@@ -57,6 +61,19 @@ def build_model(
         hold_epochs=args.advantage_hold_epochs,
     )
     return ActionVLM(config, language, vision), tokenizer
+
+
+def ask(args: ActionVLMArguments) -> str:
+    """What is asked beside the instruction."""
+    return WRITE_WEIGHT if args.lambda_source == "text" else ""
+
+
+def digit_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of 0 to 9; raises `DataError` where a digit is not one token."""
+    found = [tokenizer(str(digit), add_special_tokens=False)["input_ids"] for digit in range(10)]
+    if any(len(ids) != 1 for ids in found):
+        raise DataError("lambda_source text: this tokenizer has no token for each digit; take another llm")
+    return [int(ids[0]) for ids in found]
 
 
 def detector_config(args: ActionVLMArguments, num_classes: int, width: int) -> DetectorConfig:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from invert_rl.actionvlm.advantage import GRANULARITIES
 from invert_rl.actionvlm.language import LAYOUTS, TOKENS
 from invert_rl.actionvlm.llm import TINY
-from invert_rl.actionvlm.model import STREAMS
+from invert_rl.actionvlm.model import SOURCES, STREAMS
 from invert_rl.actionvlm.prompt import ANSWER_STYLES, POSITIONS
 from invert_rl.tal.feature_arguments import FeatureArguments
 from invert_rl.tal.features import LAYOUTS as FEATURE_LAYOUTS
@@ -119,6 +119,10 @@ class ActionVLMArguments(FeatureArguments):
     streams: str = field(default="both", metadata={"help": "Or one of F_vis and F_lang (table 2).", "choices": STREAMS})
     feature_tokens: str = field(default="separate", metadata={"help": "Special tokens (table 9 b).", "choices": TOKENS})
     fixed_lambda: float | None = field(default=None, metadata={"help": "Weight of language everywhere (table 4)."})
+    lambda_source: str = field(
+        default="advantage",
+        metadata={"help": "Or 'text': the language model writes its weight (table 4).", "choices": SOURCES},
+    )
     advantage_weight: float = field(default=0.1, metadata={"help": "lambda_adv; 0: without L_adv (tables 3, 4)."})
     text_weight: float = field(default=0.1, metadata={"help": "lambda_tg; 0: without L_tg (table 9 c)."})
     advantage_granularity: str = field(
@@ -165,6 +169,13 @@ class ActionVLMArguments(FeatureArguments):
             raise ValueError(f"fixed_lambda must be in [0, 1]: {self.fixed_lambda}")
         if self.answer_style == "descriptions" and self.descriptions is None:
             raise ValueError("answer_style descriptions needs descriptions")
+        if self.lambda_source == "text":
+            if self.fixed_lambda is not None or self.streams != "both":
+                raise ValueError("lambda_source text needs streams both and no fixed_lambda")
+            if self.advantage_weight or self.advantage_hold_epochs:
+                raise ValueError(
+                    "lambda_source text is without L_adv: set advantage_weight and advantage_hold_epochs to 0"
+                )
         judged = self.streams == "both" and self.fixed_lambda is None and self.advantage_weight > 0
         if judged and not self.alternate:
             raise ValueError("without turns there is no loss of vision alone: set advantage_weight to 0, too")

@@ -13,7 +13,7 @@ from transformers.trainer_utils import SaveStrategy
 
 from data_prep.files import write_records
 from invert_rl.actionvlm.alternation import Alternation
-from invert_rl.actionvlm.build import build_model, parameter_groups
+from invert_rl.actionvlm.build import ask, build_model, parameter_groups
 from invert_rl.actionvlm.config import ActionVLMArguments
 from invert_rl.actionvlm.data import ActionData, Batches, read_data
 from invert_rl.actionvlm.metrics import (
@@ -148,7 +148,7 @@ def bias_report(run: Experiment, aligned: float) -> dict[str, float]:
     if run.args.lap and run.descriptions is not None:
         own = language.prompt
         language.prompt = build_prompt(
-            run.tokenizer, run.data.classes, deranged(run.descriptions), run.args.prompt_position
+            run.tokenizer, run.data.classes, deranged(run.descriptions), run.args.prompt_position, ask(run.args)
         )
         conflict = score_test_set(run)[0]["average_mAP"]
         language.prompt = own

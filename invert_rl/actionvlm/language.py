@@ -44,12 +44,14 @@ class LanguageModel(nn.Module):
         end_token: int,
         layout: str = "interleaved",
         tokens: str = "separate",
+        digits: Sequence[int] = (),
     ) -> None:
         """``llm`` is a causal language model with a decoder and output embeddings, ``end_token`` ends an answer.
 
         ``layout``: ``interleaved`` [S 3.2] puts a frame's special tokens behind its feature, so that they see the past;
         ``blocks`` [R] all features first, then all [cls], all [loc], all [adv]. ``tokens``: ``separate``; ``shared``,
-        one token for [cls] and [loc] (table 9 b); ``vision``, language features at the frames themselves.
+        one token for [cls] and [loc] (table 9 b); ``vision``, language features at the frames themselves. ``digits``
+        are the ids of 0 to 9, for `written`.
         """
         super().__init__()
         if layout not in LAYOUTS or tokens not in TOKENS:
@@ -57,7 +59,7 @@ class LanguageModel(nn.Module):
         self.llm = llm
         self.prompt = prompt
         self.end_token = end_token
-        self.layout, self.tokens = layout, tokens
+        self.layout, self.tokens, self.digits = layout, tokens, list(digits)
         self.names = {"separate": ("cls", "loc", "adv"), "shared": ("cls", "adv"), "vision": ("adv",)}[tokens]
         width = self.width
         self.special = nn.Parameter(torch.empty(len(self.names), width))
@@ -96,6 +98,16 @@ class LanguageModel(nn.Module):
         classify = of_token[slots.get("cls", 0)]
         localize = of_token[slots.get("loc", slots.get("cls", 0))]
         return LanguageFeatures(classify, localize, of_token[slots["adv"]], text_loss)
+
+    def written(self, states: Tensor) -> Tensor:
+        """λ ``(B, L)`` in [0, 1] that the language model writes behind the states ``(B, L, D)`` of its [adv] tokens.
+
+        The paper names such a weight (table 4) and no more. Here it is the digit 0 to 9 that would come next, a ninth
+        each, in expectation over the ten, so that the detection loss reaches the language model [C].
+        """
+        head = self.llm.get_output_embeddings()
+        logits = head(states.to(head.weight.dtype))[..., self.digits].float()
+        return logits.softmax(dim=-1) @ torch.linspace(0, 1, len(self.digits), device=states.device)
 
     @torch.no_grad()
     def generate(self, frames: Tensor, mask: Tensor, max_new_tokens: int) -> list[list[int]]:

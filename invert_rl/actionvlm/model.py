@@ -23,6 +23,7 @@ from invert_rl.actionvlm.vision import VideoEncoder
 from invert_rl.tal.detector import Detector, DetectorConfig, DetectorOutputs
 
 STREAMS = ("both", "vision", "language")
+SOURCES = ("advantage", "text")
 
 
 @dataclass
@@ -39,6 +40,8 @@ class ActionVLMConfig:
     """``both``; ``vision``, only F_vis; ``language``, only F_lang in place of eq. 5 (table 2)."""
     fixed_weight: float | None = None
     """A λ that replaces eq. 4 everywhere (table 4)."""
+    weight_source: str = "advantage"
+    """``advantage``, eq. 4; ``text``, what the language model writes (`LanguageModel.written`, table 4)."""
     text_weight: float = 0.1
     """λ_tg of eq. 9."""
     advantage_weight: float = 0.1
@@ -158,6 +161,8 @@ class ActionVLM(nn.Module):
             return Aggregated(classify, localize, torch.ones_like(advantage), advantage, found.text_loss)
         judged = torch.full_like(advantage, config.advantage_bias) if held else advantage
         weight = language_weight(judged)
+        if config.weight_source == "text":
+            weight = self.language.written(found.advantage)
         if config.fixed_weight is not None:
             weight = torch.full_like(weight, config.fixed_weight)
         spread = weight.to(seen.dtype)
@@ -205,7 +210,8 @@ class ActionVLM(nn.Module):
         means in a vision-only epoch.
         """
         config = self.config
-        learns_advantage = config.streams == "both" and config.fixed_weight is None and config.advantage_weight > 0
+        judged = config.fixed_weight is None and config.weight_source == "advantage"
+        learns_advantage = config.streams == "both" and judged and config.advantage_weight > 0
         taught = answers if config.text_weight > 0 else None
         found = self.features(features, mask, taught, vision_only, held=epoch < config.hold_epochs)
         outputs = self.detect(found, mask)

@@ -19,6 +19,10 @@ INSTRUCTION = (
     "candidate actions include: {actions}"
 )
 """T_ins of appendix B.2, with T_desc in its place."""
+WRITE_WEIGHT = (
+    " After each frame write a digit from 0 to 9: how much these descriptions help to tell what happens there."
+)
+"""Asks for the weight of language as text (table 4); the paper does not print its prompt [C]."""
 FRAMES = "<frames>"
 """Where the frames' tokens go, while the chat is still text."""
 POSITIONS = ("before", "after")
@@ -67,11 +71,12 @@ def build_prompt(
     classes: Sequence[str],
     descriptions: Mapping[str, str] | None,
     position: str = "before",
+    ask: str = "",
 ) -> Prompt:
     """The instruction with the classes and their descriptions (None: names alone), in the tokenizer's chat.
 
     ``before`` [C] puts the text in front of the frames, whose tokens then attend to it; ``after`` [S fig. 3, R] puts
-    it behind, where a causal model's special tokens cannot see it.
+    it behind, where a causal model's special tokens cannot see it. ``ask`` is added to the instruction.
     """
     if position not in POSITIONS:
         raise ValueError(f"the prompt's position must be one of {POSITIONS}, not {position!r}")
@@ -79,7 +84,7 @@ def build_prompt(
         actions = ", ".join(classes)
     else:
         actions = " ".join(f"{name}: {descriptions[name].rstrip('.')}." for name in classes)
-    text = INSTRUCTION.format(actions=actions)
+    text = INSTRUCTION.format(actions=actions) + ask
     content = f"{text}\n{FRAMES}" if position == "before" else f"{FRAMES}\n{text}"
     if tokenizer.chat_template:
         chat = [{"role": "user", "content": content}]

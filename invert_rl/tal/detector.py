@@ -120,6 +120,7 @@ class Detector(nn.Module):
         self.scales = nn.Parameter(torch.ones(config.pyramid.levels))
         self.normalizer = LossNormalizer(config.initial_positives)
         nn.init.constant_(self.classifier.last.conv.bias, -math.log((1 - config.prior) / config.prior))
+        nn.init.constant_(self.regressor.last.conv.bias, 1.0)  # behind a ReLU, which must not start closed [C]
 
     def forward(self, features: Tensor, mask: Tensor) -> DetectorOutputs:
         """Outputs of features ``(B, T, D)`` with a mask ``(B, T)``; T a multiple of ``pyramid.multiple``."""

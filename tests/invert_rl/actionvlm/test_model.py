@@ -177,3 +177,52 @@ def test_a_batch_in_bfloat16_autocast_gives_nearly_the_same_losses(tmp_path):
     for name, value in exact.items():
         assert float(rough[name].detach()) == pytest.approx(float(value.detach()), rel=0.05, abs=0.01), name
     rough["loss"].backward()
+
+
+WRITTEN = {"lambda_source": "text", "advantage_weight": 0.0, "advantage_hold_epochs": 0}
+
+
+def test_the_language_model_can_write_the_weight(tmp_path):
+    """λ of a frame is the mean of 0, 1/9, .., 1 under what would come behind its [adv]; its loss reaches the model."""
+    run = experiment(tmp_path, **WRITTEN)
+    language, tokenizer = run.model.language, run.tokenizer
+    assert tokenizer.convert_ids_to_tokens(language.digits) == list("0123456789")
+    assert "digit from 0 to 9" in tokenizer.decode(language.prompt.before)
+    batch = batch_of(run, False)
+    found = run.model.features(batch["features"], batch["mask"])
+    assert found.weight.shape == batch["mask"].shape and ((found.weight > 0) & (found.weight < 1)).all()
+    states = language(run.model.read(batch["features"], batch["mask"]), batch["mask"]).advantage
+    logits = language.llm.lm_head(states[1, 5])[language.digits]
+    shares = torch.exp(logits) / torch.exp(logits).sum()
+    expected = sum(digit / 9 * float(share) for digit, share in enumerate(shares))
+    assert float(found.weight[1, 5]) == pytest.approx(expected, abs=1e-5)
+    losses = run.model(**batch)
+    assert "language/advantage" not in losses
+    losses["loss"].backward()
+    assert run.model.language.llm.lm_head.weight.grad[language.digits].abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"advantage_weight": 0.1}, "without L_adv"),
+        ({"advantage_hold_epochs": 3}, "without L_adv"),
+        ({"fixed_lambda": 0.4}, "no fixed_lambda"),
+        ({"streams": "vision"}, "needs streams both"),
+    ],
+)
+def test_a_written_weight_excludes_the_others(change, why, tmp_path):
+    with pytest.raises(ValueError, match=why):
+        experiment(tmp_path, **{**WRITTEN, **change})
+
+
+def test_the_regression_starts_open(tmp_path):
+    """Else its ReLU can stay shut for good: one of nine runs of the default ended so."""
+    for seed in range(6):
+        run = experiment(tmp_path / str(seed), seed=seed)
+        batch = batch_of(run, True)
+        with torch.no_grad():
+            outputs = run.model.detect(
+                run.model.features(batch["features"], batch["mask"], vision_only=True), batch["mask"]
+            )
+        assert (outputs.offsets[outputs.mask] > 0).float().mean() > 0.9
