@@ -46,7 +46,7 @@ from invert_rl.wtal.build import (
 )
 from invert_rl.wtal.config import WtalArguments
 from invert_rl.wtal.control import train_on_shuffled_labels
-from invert_rl.wtal.evaluate import detect_videos, score
+from invert_rl.wtal.evaluate import detect_videos, reconstruction_errors, score
 from invert_rl.wtal.export import save_localizer
 from invert_rl.wtal.planted import trivial
 from invert_rl.wtal.text import encode_texts
@@ -93,6 +93,7 @@ def main(args: WtalArguments) -> None:
     results = detect_videos(model, data.test, data.classes, args.proposals())
     after = score(data, results, rules)
     best = best_on_the_way(trainer)
+    told_by = reconstruction_errors(model, data, descriptions, semantics.vocabulary, args.max_words)
     trivially = trivial(data, args.protocol, args.thresholds) if args.planted else None
     shuffled = None
     if args.planted and args.shuffled_control:
@@ -105,7 +106,7 @@ def main(args: WtalArguments) -> None:
             folder, results, data.database, data.test_subset, args.protocol, args.thresholds, ambiguous
         )
         settings = {"descriptions_from": descriptions.source, **args.to_dict()}
-        beside = {"shuffled": shuffled, "best": best}
+        beside = {"shuffled": shuffled, "best": best, "reconstruction": told_by}
         seconds = time.perf_counter() - started
         summary = write_summary(
             args.output_dir,

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from invert_rl.evaluation.detection.ambiguous import read_ambiguous
 from invert_rl.tal.planted import PlantedWorld
 from invert_rl.wtal.completeness import SemanticReconstruction
-from invert_rl.wtal.config import BASES, PLANTED, WtalArguments
+from invert_rl.wtal.config import BASES, PLANTED, PLANTED_VIDEOS, WtalArguments
 from invert_rl.wtal.data import (
     WeakData,
     draw_videos,
@@ -30,7 +30,7 @@ from invert_rl.wtal.evaluate import EvaluationRules
 from invert_rl.wtal.localizer import Localizer
 from invert_rl.wtal.matching import SemanticMatching
 from invert_rl.wtal.model import SemanticLocalizer
-from invert_rl.wtal.planted import WORLD, object_world
+from invert_rl.wtal.planted import WORLD, object_world, video_texts
 from invert_rl.wtal.reconstructor import Reconstructor
 from invert_rl.wtal.text import encode_texts
 from invert_rl.wtal.words import Vocabulary, choose_masked, pad_words
@@ -75,6 +75,9 @@ def load_descriptions(args: WtalArguments, data: WeakData) -> Descriptions:
         return from_class_names(data.classes)
     if args.descriptions == PLANTED:
         return replace(read_descriptions(PLANTED_DESCRIPTIONS, data.classes), source=PLANTED)
+    if args.descriptions == PLANTED_VIDEOS:
+        whole = read_descriptions(PLANTED_DESCRIPTIONS, data.classes)
+        return Descriptions(whole.classes, video_texts(planted_world(args), whole.classes), PLANTED_VIDEOS)
     return read_descriptions(Path(args.descriptions), data.classes)
 
 

@@ -41,6 +41,25 @@ class SemanticReconstruction(nn.Module):
         ]
         return sum(error.mean() for error in errors)
 
+    @torch.no_grad()
+    def compare(self, features: Tensor, words: Tensor, masked: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of the words ``(B,)`` from the snippets of the attention, of all, of its complement, of none.
+
+        The first has to be the least: else the attention holds nothing that reconstruction needs.
+        """
+        attention, gated = self.attend(features)
+        uses = {
+            "attention": attention,
+            "all": torch.ones_like(attention),
+            "complement": 1 - attention,
+            "none": torch.zeros_like(attention),
+        }
+        counted = None if self.count_all else masked
+        return {
+            name: word_errors(self.reconstructor(gated, use, words, masked), words, counted)
+            for name, use in uses.items()
+        }
+
     def completeness_losses(self, features: Tensor, words: Tensor, masked: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The two hinges of L_ivc and the attention ``(B, T)``; trains the attention, the reconstructor is held fixed.
 

@@ -19,6 +19,8 @@ from invert_rl.wtal.text import HASHED
 DEFAULT_OUTPUT = "runs/distill_wtal"
 PLANTED = "planted"
 """Name of the descriptions of the generated world."""
+PLANTED_VIDEOS = "planted_videos"
+"""Texts of each of its videos, which say what happens when."""
 COUNTED = ("all", "masked")
 BASES = {"delu": Delu, "co2net": Co2Net}
 ONLY_DELU = ("evidential_weight", "uncertainty_weight", "evidence_ratio", "amplitude", "uct_mode")
@@ -93,7 +95,10 @@ class WtalArguments(FeatureArguments):
     lambda2: float = field(default=1.5, metadata={"help": "Weight of the alignment."})
     mu1: float = field(default=1.0, metadata={"help": "Weight of the completeness loss."})
     descriptions: str | None = field(
-        default=None, metadata={"help": "JSON of invert-rl describe-actions; default: class names."}
+        default=None,
+        metadata={
+            "help": "JSON of invert-rl describe-actions; default: class names. Generated data: planted, planted_videos."
+        },
     )
     text_encoder: str = field(default=HASHED, metadata={"help": "hashed, or a text encoder of the hub or a folder."})
     prompts: int = field(default=9, metadata={"help": "Learnable prompt vectors of a class."})
@@ -164,6 +169,8 @@ class WtalArguments(FeatureArguments):
             raise DataError(f"{changed[0]} is DELU's and has no effect with base {self.base}; leave it out")
         if self.guide_weight is None:
             self.guide_weight = DeluWeights().guide if self.base == "delu" else GUIDE_WEIGHT
+        if self.descriptions == PLANTED_VIDEOS and not self.planted:
+            raise DataError("descriptions planted_videos are of generated videos; give a file")
         if (self.annotations is None) != (self.features is None):
             raise DataError("annotations and features belong together; give both or neither")
         if self.annotations is not None and self.joint_features is not None:

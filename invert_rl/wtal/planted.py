@@ -7,7 +7,7 @@ feature nor a sum over both streams tells where something happens. Two classes h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,8 @@ SCENES = 4
 """Backgrounds that a moving camera shows, each with a movement of its own."""
 STRETCHES = 8
 """Stretches of such background, at most."""
+SHORT = 9
+"""Rows of an action that a text calls long."""
 
 
 def object_world(settings: PlantedSettings) -> PlantedWorld:
@@ -51,6 +53,23 @@ def object_world(settings: PlantedSettings) -> PlantedWorld:
                 second[start:end] += settings.second_strength * moves[CLASSES + rng.integers(0, SCENES)]
 
     return plant(settings, None, paint)
+
+
+def video_texts(world: PlantedWorld, classes: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """Texts of each video as a multimodal LLM might write them: its actions by time, when in the video, and how long.
+
+    ``classes`` gives the key texts, which stay the class's.
+    """
+    found = {}
+    for video in world.videos:
+        rows, parts = len(video.features), []
+        for (start, end), label in zip(video.segments.tolist(), video.labels.tolist(), strict=True):
+            when = ("at the start", "in the middle", "near the end")[min(2, 3 * (start + end) // (2 * rows))]
+            length = "briefly" if end - start < SHORT else "for long"
+            parts.append(f"{when} someone does a {world.classes[label]} {length}")
+        keys = [classes[world.classes[label]]["key"] for label in sorted(set(video.labels.tolist()))]
+        found[video.video] = {"key": ", ".join(keys), "complete": ", then ".join(parts)}
+    return found
 
 
 def trivial(data: WeakData, protocol: str, thresholds: Sequence[float]) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def test_generated_data_end_to_end(run_recipe, tmp_path: Path, capsys: pytest.Ca
         assert 0 <= summary[part]["average_mAP"] <= 1
         levels = [summary[part][f"mAP@0.{digit}"] for digit in range(1, 8)]
         assert summary[part]["average_mAP"] == pytest.approx(np.mean(levels))
+    assert set(summary["reconstruction"]) == {"attention", "all", "complement", "none", "n"}
+    assert summary["reconstruction"]["n"] == 4
     assert summary["settings"]["lambda1"] == 1.5
     assert summary["settings"]["descriptions_from"] == "planted"
     tests = [

@@ -156,6 +156,18 @@ def test_completeness_by_its_three_errors() -> None:
     assert reconstruction.item() == pytest.approx((own.mean() + whole.mean()).item(), rel=1e-5)
 
 
+def test_what_the_attention_tells_is_compared_with_all_and_none() -> None:
+    branch, batch = small.model().reconstruction, small.batch()
+    assert branch is not None
+    branch.eval()
+    found = branch.compare(batch["features"], batch["words"], batch["masked"])
+    attention, gated = branch.attend(batch["features"])
+    uses = (attention, attention * 0 + 1, 1 - attention, attention * 0)
+    for name, use in zip(("attention", "all", "complement", "none"), uses, strict=True):
+        errors = word_errors(branch.reconstructor(gated, use, batch["words"], batch["masked"]), batch["words"])
+        assert torch.equal(found[name], errors)
+
+
 def trained(model: nn.Module, phase: str) -> set[str]:
     """Top names of the parameters that a phase gives a gradient."""
     model.zero_grad(set_to_none=True)

@@ -10,7 +10,14 @@ import torch
 from torch.nn import functional as F
 
 from data_prep.errors import DataError
-from invert_rl.wtal.build import build_model, encode_semantics, evaluation_rules, load_data, load_descriptions
+from invert_rl.wtal.build import (
+    build_model,
+    encode_semantics,
+    evaluation_rules,
+    load_data,
+    load_descriptions,
+    planted_world,
+)
 from invert_rl.wtal.config import WtalArguments
 from invert_rl.wtal.descriptions import KINDS
 from invert_rl.wtal.text import encode_texts
@@ -92,3 +99,28 @@ def test_descriptions_must_know_every_class(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no description of 'clap', 'jump', 'wave'"):
         load_descriptions(args, load_data(args))
     assert load_descriptions(arguments(tmp_path, descriptions=None), load_data(args)).source == "class names"
+
+
+def test_texts_of_generated_videos_say_what_happens_when(tmp_path: Path) -> None:
+    args = WtalArguments(
+        output_dir=str(tmp_path),
+        descriptions="planted_videos",
+        rgb_width=8,
+        flow_width=8,
+        planted_train=6,
+        use_cpu=True,
+    )
+    world = planted_world(args)
+    texts = load_descriptions(args, load_data(args))
+    video = next(video for video in world.videos if len(video.labels) == 2)
+    text = texts.complete_text(video.video, [])
+    first, second = text.split(", then ")
+    for part, (start, end), label in zip((first, second), video.segments.tolist(), video.labels.tolist(), strict=True):
+        third = (start + end) / 2 / len(video.features) * 3
+        when = "at the start" if third < 1 else "in the middle" if third < 2 else "near the end"
+        assert part.startswith(when) and f"a {world.classes[label]} " in part
+        assert part.endswith("briefly" if end - start < 9 else "for long")
+    with pytest.raises(DataError, match="of generated videos"):
+        WtalArguments(
+            output_dir=str(tmp_path), descriptions="planted_videos", annotations="a", features="f", use_cpu=True
+        )
