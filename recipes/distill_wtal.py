@@ -94,7 +94,7 @@ def main(args: WtalArguments) -> None:
     after = score(data, results, rules)
     best = best_on_the_way(trainer)
     told_by = reconstruction_errors(model, data, descriptions, semantics.vocabulary, args.max_words)
-    trivially = trivial(data, args.protocol, args.thresholds) if args.planted else None
+    trivially = trivial(data, args.rgb_width, args.protocol, args.thresholds) if args.planted else None
     shuffled = None
     if args.planted and args.shuffled_control:
         shuffled = train_on_shuffled_labels(args, planted_world(args), descriptions, rules)

@@ -72,11 +72,14 @@ def video_texts(world: PlantedWorld, classes: Mapping[str, Mapping[str, str]]) -
     return found
 
 
-def trivial(data: WeakData, protocol: str, thresholds: Sequence[float]) -> dict[str, Any]:
+def trivial(data: WeakData, rgb_width: int, protocol: str, thresholds: Sequence[float]) -> dict[str, Any]:
     """What fixed rules give on the test videos (see `best_rule`); they know the labels of training videos, no times.
 
+    The first ``rgb_width`` channels are RGB, the others flow.
+
     ``length``: rows by the length of their features, for the classes whose videos the video is like. ``difference``:
-    rows along the difference of mean features of videos with and without a class.
+    rows along the difference of mean features of videos with and without a class. ``both streams``: the product of what
+    is above 0 of it in RGB and in flow, which knows that an action needs the two.
     """
     rows = {video.video: video.features[:].numpy().astype(float) for video in (*data.train, *data.test)}
     labels = torch.stack([video.labels for video in data.train]).numpy() > 0
@@ -91,6 +94,13 @@ def trivial(data: WeakData, protocol: str, thresholds: Sequence[float]) -> dict[
         values = (rows[video].mean(axis=0) - centre) @ towards.T - cuts
         return np.maximum(values > 0, values == values.max())
 
+    def both(video: str) -> np.ndarray:
+        """How much of a class RGB and flow show, multiplied, ``(T, C)``."""
+        centred = rows[video] - centre
+        streams = (slice(None, rgb_width), slice(rgb_width, None))
+        shown = [np.maximum(centred[:, part] @ towards[:, part].T, 0) for part in streams]
+        return shown[0] * shown[1]
+
     rules = {
         "length": lambda video: np.linalg.norm(rows[video] - centre, axis=1)[:, None] * likely(video),
         "length, smoothed": lambda video: smoothed(
@@ -98,6 +108,8 @@ def trivial(data: WeakData, protocol: str, thresholds: Sequence[float]) -> dict[
         ),
         "difference": lambda video: (rows[video] - centre) @ towards.T * likely(video),
         "difference, smoothed": lambda video: smoothed((rows[video] - centre) @ towards.T * likely(video)),
+        "both streams": lambda video: both(video) * likely(video),
+        "both streams, smoothed": lambda video: smoothed(both(video) * likely(video)),
     }
     return best_rule(
         rules,

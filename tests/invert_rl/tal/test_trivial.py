@@ -71,10 +71,10 @@ def test_rules_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_weak_rules_do_not_solve_the_weak_world(seed: int) -> None:
-    """Neither the length of a feature nor the difference between videos with and without a class."""
+    """Neither the length of a feature nor the difference between videos with and without a class, nor both streams."""
     world = object_world(replace(WORLD, train_videos=48, test_videos=24, seed=seed))
-    found = weak_rules(from_planted(world), "delu", (0.1, 0.3, 0.5))
-    assert found["average_mAP"] < 0.65, found["rules"]
+    found = weak_rules(from_planted(world), WORLD.width, "delu", (0.1, 0.3, 0.5))
+    assert found["average_mAP"] < 0.8, found["rules"]
     assert found["rules"]["length"] < 0.35
 
 
