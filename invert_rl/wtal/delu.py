@@ -147,15 +147,26 @@ class Delu(Localizer):
         weights = self.config.weights
         suppressed = terms.suppress_background(found.cas, found.attention)
         attentions = (found.attention, *found.stream_attention)
+        shared = self.shared_losses(found, labels, pairs)
         return {
-            "mil": weights.mil * terms.mil_loss(found.cas, labels, True, weights.pool_ratio),
-            "mil_suppressed": weights.mil * terms.mil_loss(suppressed, labels, False, weights.pool_ratio),
+            **{name: shared.pop(name) for name in ("mil", "mil_suppressed")},
             "evidential": weights.evidential
             * terms.evidential_loss(suppressed, found.attention, labels, weights.evidence_ratio),
             "uncertainty": weights.uncertainty
             * terms.uncertainty_guided_loss(
                 found.cas, suppressed, attentions, progress, weights.amplitude, weights.uct_mode
             ),
+            **shared,
+        }
+
+    def shared_losses(self, found: Activations, labels: Tensor, pairs: Tensor) -> dict[str, Tensor]:
+        """The six terms, weighted, that DELU has from CO2-Net [R CO2.criterion]."""
+        weights = self.config.weights
+        suppressed = terms.suppress_background(found.cas, found.attention)
+        attentions = (found.attention, *found.stream_attention)
+        return {
+            "mil": weights.mil * terms.mil_loss(found.cas, labels, True, weights.pool_ratio),
+            "mil_suppressed": weights.mil * terms.mil_loss(suppressed, labels, False, weights.pool_ratio),
             "contrastive": weights.contrastive * terms.contrastive_loss(found.embedding, suppressed, labels, pairs),
             "mutual": weights.mutual * terms.mutual_loss(*found.stream_attention),
             "norm": weights.norm * torch.stack([attention.mean() for attention in attentions]).mean(),
