@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from data_prep.errors import DataError
+from data_prep.errors import DataError, VideoError
 from invert_rl.actionvlm.experiment import build, load_data, score_test_set
 from invert_rl.actionvlm.frames import FrameReader, crop_of, recoloured, stored_frames, time_videos
 from invert_rl.actionvlm.vision import DEVIATION, MEAN, VideoEncoder, load_video_encoder
@@ -207,6 +207,20 @@ def damaged(world, encoder_folder, tmp_path):
         "descriptions": None,
         "per_device_train_batch_size": 2,
     }
+
+
+def test_the_setting_makes_a_store_and_broken_videos_are_noted_as_ever(damaged, tmp_path):
+    args = arguments(tmp_path, bad_features="skip", frame_store=str(tmp_path / "store"), **damaged)
+    data, _ = load_data(args)
+    assert data.reader is not None and data.reader.store is not None
+    window = data.train[0]
+    assert data.read(window).shape == (len(window.features), 3, SIZE, SIZE)
+    assert any((tmp_path / "store").rglob("*"))
+    with pytest.raises(VideoError):
+        data.read(next(video for video in data.train if video.video == "c1"))
+    assert set(data.undecodable()) == {"c1.mp4"}
+    with pytest.raises(ValueError, match="frame_store needs video_root"):
+        arguments(tmp_path, frame_store="store")
 
 
 def test_missing_videos_are_listed_or_left_out_and_broken_ones_replaced_and_counted(damaged, tmp_path):
