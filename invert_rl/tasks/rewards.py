@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from data_prep.errors import DataError
@@ -20,6 +22,10 @@ RewardWeights: TypeAlias = dict[str, dict[str, float]]
 Given: TypeAlias = Sequence[str] | Mapping[str, Mapping[str, float]] | None
 """``["tvg=format:1,iou:1", …]`` as on a command line, or a mapping as in YAML."""
 Reward: TypeAlias = Callable[..., Any]
+
+logger = logging.getLogger(__name__)
+TRIED = 20
+"""Rows that rewards are tried on before a run."""
 
 
 def reward_weights(given: Given, tasks: Mapping[str, Task]) -> RewardWeights:
@@ -184,30 +190,44 @@ def content_scores(
 def try_rewards(
     weights: RewardWeights, tasks: Mapping[str, Task], rows: Sequence[Row], options: Mapping[str, Any]
 ) -> None:
-    """Call each reward once on the annotated and on an empty answer to a row, before anything is loaded.
+    """Call each reward on the annotated and on an empty answer to `TRIED` rows at most, before anything is loaded.
 
-    Raises `DataError` naming the reward that raises, or that returns something else than one number or None for each.
+    Raises `DataError` naming the reward that raises, or that returns something else than one number or None for each,
+    or one of this library that gives the same for both answers to every row. A user's own is only warned of.
     """
     for name, task in tasks.items():
-        row = next(iter(task.rows(rows)), None)
-        if row is None:
+        tried = list(islice(task.rows(rows), TRIED))
+        answered = any(task.answer(row) is not None for row in tried)
+        if not tried:
             continue
-        texts = [task.target(row) if task.answer(row) is not None else "", ""]
-        columns = {key: [value, value] for key, value in task.columns(row).items()}
-        for reward in task_rewards({name: weights[name]}, options):
+        for chosen, weight in weights[name].items():
+            (reward,) = task_rewards({name: {chosen: weight}}, options)
             if isinstance(reward, AsyncTaskReward):
                 continue
             where = f"reward {reward.__name__!r} of task {name!r}"
-            try:
-                scores = reward(completions=texts, **columns)
-            except Exception as error:  # whatever the user's code raises
-                raise DataError(f"{where} raised {type(error).__name__}: {error}, for row {row.id!r}") from error
-            for score in scores:
-                number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
-                if score is not None and not number:
-                    raise DataError(
-                        f"{where} returned {score!r} for row {row.id!r}; a reward is a finite number or None"
-                    )
+            if any(given != empty for given, empty in [_tried(reward, task, row, where) for row in tried]):
+                continue
+            if not answered:
+                continue  # there is no annotated answer to compare with
+            same = f"{where} gives an annotated answer no more and no less than an empty one, for {len(tried)} rows"
+            if get_reward(chosen).__module__.startswith("rewards.") and weight > 0:
+                raise DataError(f"rewards: {same}: it can teach this task nothing; name a reward of the task's own")
+            logger.warning("%s", same)
+
+
+def _tried(reward: TaskReward, task: Task, row: Row, where: str) -> list[float | None]:
+    """What the annotated answer to a row is given, and an empty one."""
+    texts = [task.target(row) if task.answer(row) is not None else "", ""]
+    columns = {key: [value, value] for key, value in task.columns(row).items()}
+    try:
+        scores = reward(completions=texts, **columns)
+    except Exception as error:  # whatever the user's code raises
+        raise DataError(f"{where} raised {type(error).__name__}: {error}, for row {row.id!r}") from error
+    for score in scores:
+        number = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+        if score is not None and not number:
+            raise DataError(f"{where} returned {score!r} for row {row.id!r}; a reward is a finite number or None")
+    return scores
 
 
 def _is_async(reward: Reward) -> bool:

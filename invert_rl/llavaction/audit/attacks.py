@@ -28,6 +28,8 @@ class Neighbourhood:
         return [*self.before, *self.after]
 
 
+WIDE = 5
+"""How many questions before and after one `offered_around` looks at."""
 Scores = list[np.ndarray]
 """One array for each question: a higher score is a likelier option. An attack picks the highest, of equals any."""
 Attack = Callable[["Corpus"], Scores | None]
@@ -299,6 +301,73 @@ def neighbours_text(corpus: Corpus) -> Scores | None:
     return scores
 
 
+def usual_of(value: Callable[[Asked], float]) -> Attack:
+    """The option whose verb and noun, in the other half of the file, have clips most like this one by a number."""
+
+    def attack(corpus: Corpus) -> Scores | None:
+        values = np.array([value(question) for question in corpus.questions])
+        if not corpus.has_classes or values.std() == 0:
+            return None
+        scores = [np.zeros(len(keys)) for keys in corpus.keys]
+        for fold in (0, 1):
+            learned: list[dict[Any, list[float]]] = [defaultdict(list), defaultdict(list)]  # of verbs and of nouns
+            for keys, question, own, found in zip(corpus.keys, corpus.questions, corpus.folds, values, strict=True):
+                for half in (0, 1) if own != fold else ():
+                    learned[half][keys[question.answer][half]].append(float(found))
+            usual = [{name: _shrunk(found, values) for name, found in known.items()} for known in learned]
+            unknown = (float(values.mean()), float(values.std()))
+            for place in np.flatnonzero(np.array(corpus.folds) == fold).tolist():
+                for at, key in enumerate(corpus.keys[place]):
+                    for half in (0, 1):
+                        mean, deviation = usual[half].get(key[half], unknown)
+                        scores[place][at] -= 0.5 * ((values[place] - mean) / deviation) ** 2 + math.log(deviation)
+        return [np.round(found, 9) for found in scores]
+
+    return attack
+
+
+def _shrunk(found: Sequence[float], all_values: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation, drawn towards those of all values as if five of these were among them."""
+    number = len(found) + 5.0
+    mean = (sum(found) + 5.0 * all_values.mean()) / number
+    variance = (sum((x - mean) ** 2 for x in found) + 5.0 * all_values.var()) / number
+    return float(mean), float(max(variance, 1e-12) ** 0.5)
+
+
+def offered_around(corpus: Corpus) -> Scores | None:
+    """The option whose text is offered more often by the questions around, true or not, than in the whole file."""
+    before, after = neighbours_of(
+        [question.video for question in corpus.questions], [question.time for question in corpus.questions], WIDE
+    )
+    if not any(before):
+        return None
+    texts = [[same_text(text) for text in question.options] for question in corpus.questions]
+    everywhere = Counter(text for options in texts for text in options)
+    total = sum(map(len, texts))
+    scores = []
+    for options, b, a in zip(texts, before, after, strict=True):
+        near = Counter(text for place in [*b, *a] for text in texts[place])
+        share = [everywhere[text] / total for text in options]
+        scores.append(
+            np.array([math.log((near[text] + part) / part) for text, part in zip(options, share, strict=True)])
+        )
+    return [np.round(found, 9) for found in scores]
+
+
+def true_in_video(corpus: Corpus) -> Scores | None:
+    """The class (or text) that is most often true in the other questions of the video."""
+    videos = [question.video for question in corpus.questions]
+    counts: dict[str, Counter[Any]] = defaultdict(Counter)
+    for keys, question in zip(corpus.keys, corpus.questions, strict=True):
+        counts[question.video][keys[question.answer]] += 1
+    if max(Counter(videos).values()) == 1 or len(counts) == 1:
+        return None
+    return [
+        np.array([float(counts[q.video][key] - (at == q.answer)) for at, key in enumerate(keys)])
+        for keys, q in zip(corpus.keys, corpus.questions, strict=True)
+    ]
+
+
 ATTACKS: dict[str, Attack] = {
     "centroid_text": centroid(cosine, option_pieces),
     "centroid_words": centroid(lambda a, b: float(len(a & b)), option_words),
@@ -333,5 +402,10 @@ ATTACKS: dict[str, Attack] = {
     "neighbours_before": neighbours(shared_classes, before_only=True),
     "unlike_neighbours": reverse(neighbours(shared_classes)),
     "neighbours_text": neighbours_text,
+    "length": usual_of(lambda question: math.log(max(question.time[1] - question.time[0], 0.01))),
+    "place": usual_of(lambda question: math.log(max(question.time[0], 1.0))),
+    "offered_around": offered_around,
+    "true_in_video": true_in_video,
+    "false_in_video": reverse(true_in_video),
 }
 """Every rule by name; its docstring, or that of what makes it, says what it picks."""

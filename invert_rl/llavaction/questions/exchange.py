@@ -3,9 +3,9 @@
 Clips with different actions that are easily confused are put into groups of K. The options of each of them are the
 actions of all, so that a set is as likely asked with one of its options true as with another: whatever a rule makes of
 the options, of how alike, how frequent or how long they are, it is right in 1 / K of the questions. What a rule could
-still use are the actions around a clip in its video, which are mostly about the same things. So the groups prefer
-options that fit each other's surroundings, as much as is needed to make a clip's own action fit its surroundings no
-better than the other options do.
+still use are the actions around a clip in its video, which are mostly about the same things, and the clip's length and
+place, which tell a little about its verb and noun. So the groups prefer options that fit each other's surroundings,
+lengths and places, as much as is needed to make a clip's own action fit its own no better than the other options do.
 
 Sets that are asked more than once with another answer each time would be telling in their own way: there are several
 such partitions, and a clip takes its set from one of them, drawn at random.
@@ -23,7 +23,7 @@ from scipy import sparse
 from data_prep.progress import progress
 from invert_rl.llavaction.questions.neighbours import neighbours_of
 from invert_rl.llavaction.questions.text_similarity import words
-from invert_rl.llavaction.segments import Segment, same_text
+from invert_rl.llavaction.segments import Segment, last_end, same_text
 
 PARTITIONS = 6
 """A set is asked K / 6 times on average."""
@@ -35,6 +35,8 @@ GAIN = 0.02
 """How strongly the preference for fitting surroundings answers to the advantage that true options have had so far."""
 MOST = 8.0
 """Largest such preference; a specialist's best class weighs 1."""
+SHRINKAGE = 5.0
+"""Clips of average length and place that each verb and noun is thought to have besides its own."""
 NOISE = {"benchmark": 1e-3, "train": 0.3}
 """What is added to closeness at random, at most: in training, so that not always the hardest are taken."""
 
@@ -121,14 +123,32 @@ class Grouper:
         near = one_hot([[*b, *a] for b, a in zip(before, after, strict=True)], len(segments))
         self.around = [near @ marks for marks in self.marks]
         """How often each mark is among the neighbours of each clip."""
-        self.advantage = np.zeros(len(self.marks))
-        """By kind of mark: how much more true options had in common with their surroundings than the others, summed."""
+        lengths = np.log([max(segment.end - segment.start, 0.01) for segment in segments])
+        last = last_end(segments)
+        places = np.array([segment.start / max(last[segment.video], 0.01) for segment in segments])
+        self.usual = [
+            (usual_ranks(values, numbers), numbers)
+            for values in (lengths, places)
+            for numbers in (np.array([s.noun for s in segments]), np.array([s.verb for s in segments]))
+        ]
+        """How usual each clip's length, or place, is for each noun or verb (clips, classes), and those of the clips."""
+        self.advantage = np.zeros(len(self.marks) + len(self.usual))
+        """By kind of fit: how much better true options have fitted their clips so far than the others, summed."""
+
+    def fits(self, block: np.ndarray) -> list[np.ndarray]:
+        """How well the second clip's action fits where the first one lies, each float32 (block, block).
+
+        First marks in common with the surroundings, then how usual the first one's length or place is for the second's
+        noun or verb.
+        """
+        found = [(a[block] @ m[block].T).toarray() for a, m in zip(self.around, self.marks, strict=True)]
+        return found + [ranks[np.ix_(block, numbers[block])] for ranks, numbers in self.usual]
 
     def groups(self, block: np.ndarray) -> list[list[int]]:
         """Groups of ``count`` clips of a block, each with different classes and texts; a few clips stay without."""
         classes, texts = self.clips.classes[block], self.texts[block]
         close = self._closeness(block)
-        fits = [(a[block] @ m[block].T).toarray() for a, m in zip(self.around, self.marks, strict=True)]
+        fits = self.fits(block)
         both = [fit + fit.T for fit in fits]
         free = np.ones(len(block), dtype=bool)
         found: list[list[int]] = []
@@ -189,6 +209,24 @@ class Grouper:
         table[:, -1] = 0
         one_way = table[:, self.clips.classes[block]]
         return one_way + one_way.T
+
+
+def usual_ranks(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """How usual each clip's value is for each class of nouns or verbs: float32 (clips, classes), from 0 to 1.
+
+    It is the rank of the class's likelihood (normal, drawn towards all clips') among those of all clips' classes, since
+    likelihoods themselves have long tails. ``values`` and ``numbers`` (a class each) are (clips,).
+    """
+    count = np.bincount(numbers)
+    mean = (np.bincount(numbers, values) + SHRINKAGE * values.mean()) / (count + SHRINKAGE)
+    square = (np.bincount(numbers, values**2) + SHRINKAGE * np.mean(values**2)) / (count + SHRINKAGE)
+    deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))
+    likelihood = -0.5 * ((values[:, None] - mean) / deviation) ** 2 - np.log(deviation)
+    order = np.argsort(likelihood, axis=1, kind="stable")
+    share = count[order].cumsum(1) - count[order] / 2
+    ranks = np.empty_like(likelihood, dtype=np.float32)
+    np.put_along_axis(ranks, order, (share / len(values)).astype(np.float32), axis=1)
+    return ranks
 
 
 def one_hot(items: Sequence[Sequence[int] | Sequence[str]], width: int | None = None) -> sparse.csr_matrix:

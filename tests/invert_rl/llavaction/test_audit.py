@@ -67,6 +67,14 @@ def questions(kind: str) -> list[dict]:
                 made["option_classes"][index] = f"{verb}:{made['option_classes'][index].split(':')[1]}"
             for index in others[2:]:
                 made["option_classes"][index] = f"{made['option_classes'][index].split(':')[0]}:{noun}"
+        if kind == "length":
+            made["windows"][0][1] = place * 2.0 + 0.1 * (1 + int(made["option_classes"][answer].split(":")[0]))
+        if kind == "offered_around" and found and rng.random() < 0.6:
+            wrong = (LETTERS.index(found[-1]["answer"]) + 1) % 5  # offered there and false there
+            made["options"][answer] = found[-1]["options"][wrong]
+            made["option_classes"][answer] = found[-1]["option_classes"][wrong]
+        if kind == "true_in_video" and rng.random() < 0.6:
+            made["option_classes"][answer] = f"{60 + place // 20}:{60 + place % 2}"
         if kind == "prior" and rng.random() < 0.8:
             made["option_classes"][answer] = "50:50"
             made["options"][answer] = "verb50 noun50"
@@ -89,7 +97,7 @@ def write(path: Path, lines: list[dict]) -> Path:
     "kind",
     [
         *("none", "letter", "order", "after_letter", "form", "longest", "telling_words", "centroid_class"),
-        *("prior", "prior_verb", "prior_noun", "neighbours"),
+        *("prior", "prior_verb", "prior_noun", "neighbours", "length", "offered_around", "true_in_video"),
     ],
 )
 def test_the_audit_names_what_was_planted(tmp_path, capsys, kind):

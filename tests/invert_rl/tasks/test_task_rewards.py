@@ -108,6 +108,16 @@ def test_a_reward_that_cannot_be_used_is_named_before_the_run(own_reward):
     try_rewards(reward_weights(None, SOME), SOME, [ROW], {})
 
 
+def test_a_reward_that_can_never_pay_its_task_is_named_before_the_run(own_reward, caplog):
+    with pytest.raises(DataError, match="'iou' of task 'vc' gives an annotated answer no more"):
+        try_rewards({"vc": {"format": 1.0, "iou": 1.0}}, {"vc": SOME["vc"]}, [ROW] * 30, {})
+    with pytest.raises(DataError, match="'vc' of task 'tvg'"):
+        try_rewards({"tvg": {"vc": 1.0, "iou": 1.0}}, {"tvg": SOME["tvg"]}, [ROW], {})
+    own_reward("flat", lambda completions, **columns: [0.5] * len(completions))
+    try_rewards({"vc": {"flat": 1.0}}, {"vc": SOME["vc"]}, [ROW], {})  # somebody's own may have its reasons
+    assert "'flat' of task 'vc'" in caplog.text
+
+
 def test_a_task_without_content_reward_is_refused(monkeypatch):
     from invert_rl.tasks import registry as tasks
 
