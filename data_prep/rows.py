@@ -128,6 +128,11 @@ def parse_row(record: Any, where: str, unlabelled: bool = False) -> Row:
         windows.append((start, end))
     meta = {} if record.get("meta") is None else record["meta"]
     check_meta(meta, where)
+    if meta.get("verbs") and str(meta.get("masked_query", "")).split() == record["query"].split():
+        raise DataError(
+            f"{where}: nothing is masked in meta.masked_query, it is the query itself; write [] for each verb, or "
+            "leave the field out to have it made"
+        )
     if not windows and not unlabelled and not meta.get("irrelevant"):
         raise DataError(
             f"{where}: 'windows' must be a non-empty list of [start, end]; rows without are for predictions alone, or "
