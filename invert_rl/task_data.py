@@ -101,23 +101,23 @@ class Lookahead:
         self.rank = rank
         self.ranks = ranks
         self._round = -1
-        self._refs: list[VideoRef] = []
+        self._part: list[Draw] = []
         self._rounds: Iterator[list[Draw]] = iter(())
+
+    def part(self, round_number: int) -> list[Draw]:
+        """The draws of this rank's part of a round, as the loader gives them: each for as many completions."""
+        if round_number != self._round:
+            if round_number != self._round + 1:
+                self._rounds = _rounds(self.sampler, round_number)
+            self._round = round_number
+            samples = [draw for draw in next(self._rounds) for _ in range(self.sampler.num_generations)]
+            size = len(samples) // self.ranks
+            self._part = samples[self.rank * size : (self.rank + 1) * size]
+        return self._part
 
     def after(self, round_number: int) -> list[VideoRef]:
         """The videos and parts that this rank needs in the round after ``round_number``, each once."""
-        if round_number + 1 != self._round:
-            if round_number != self._round:
-                self._rounds = _rounds(self.sampler, round_number + 1)
-            self._round = round_number + 1
-            self._refs = self._share(next(self._rounds))
-        return self._refs
-
-    def _share(self, draws: list[Draw]) -> list[VideoRef]:
-        samples = [draw for draw in draws for _ in range(self.sampler.num_generations)]
-        size = len(samples) // self.ranks
-        mine = dict.fromkeys(samples[self.rank * size : (self.rank + 1) * size])
-        return list(dict.fromkeys(self.data.video(draw) for draw in mine))
+        return list(dict.fromkeys(self.data.video(draw) for draw in dict.fromkeys(self.part(round_number + 1))))
 
 
 def _rounds(sampler: TaskSampler, first: int) -> Iterator[list[Draw]]:

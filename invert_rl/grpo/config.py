@@ -153,6 +153,13 @@ class InvertGRPOConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, 
             "invert_rl/grpo/inject.py); needs a --prompt without a thought."
         },
     )
+    rounds_ahead: int = field(
+        default=0,
+        metadata={
+            "help": "Rounds that a vLLM server completes while another one is trained on, by weights of at most as "
+            "many rounds ago: 0, 1 or 2 (docs/vllm.md)."
+        },
+    )
     freeze_vision: bool = field(
         default=False, metadata={"help": "Do not train the vision tower and its projector; each video is seen once."}
     )

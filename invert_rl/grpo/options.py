@@ -106,10 +106,11 @@ CHOICES: Mapping[str, Collection[Any]] = {
     "importance_sampling_level": ("token", "sequence"),
     "multi_objective_aggregation": ("sum_then_normalize", "normalize_then_sum"),
     "vllm_mode": ("colocate", "server"),
+    "rounds_ahead": (0, 1, 2),
     "vllm_model_impl": ("vllm", "transformers", "auto"),
     "vllm_importance_sampling_mode": ("token_truncate", "token_mask", "sequence_truncate", "sequence_mask"),
 }
-"""What TRL looks up when it first computes with it, or never."""
+"""What would be looked up when it is first computed with, or never."""
 
 BOUNDS = {
     "temperature": (1e-3, 1e3),
@@ -174,6 +175,8 @@ def check_grpo(args: GRPOConfig) -> None:
         raise ValueError(f"max_completion_length must be a positive whole number, found {args.max_completion_length!r}")
     if args.sync_ref_model and args.beta == 0:
         raise ValueError("sync_ref_model: with beta 0 there is no reference model; set beta above 0")
+    if args.rounds_ahead:
+        check_rounds_ahead(args)
     known = VLLM_GENERATION if args.use_vllm else GENERATION
     if not isinstance(args.generation_kwargs, dict | str | None):
         raise ValueError(f"generation_kwargs must be a mapping, found {args.generation_kwargs!r}")
@@ -187,6 +190,30 @@ def check_grpo(args: GRPOConfig) -> None:
                 f"{'vLLM' if args.use_vllm else 'transformers'} here; choose from {', '.join(known)}"
             )
     check_generation(given or {}, args.max_completion_length)
+
+
+def check_rounds_ahead(args: GRPOConfig) -> None:
+    """Raise `ValueError` for what rounds that are completed ahead of time cannot go with."""
+    about = f"rounds_ahead {args.rounds_ahead}"
+    if not (args.use_vllm and args.vllm_mode == "server"):
+        raise ValueError(
+            f"{about}: only a server can make completions while this process trains; use --use_vllm true "
+            "--vllm_mode server, or --rounds_ahead 0"
+        )
+    if not args.vllm_importance_sampling_correction:
+        raise ValueError(
+            f"{about}: completions are of older weights, which --vllm_importance_sampling_correction true accounts for"
+        )
+    if args.refill_groups:
+        raise ValueError(
+            f"{about}: refill_groups asks for more completions in the middle of a round, when the server is busy with "
+            "the next one; set one of them to 0"
+        )
+    if args.online_difficulty:
+        raise ValueError(
+            f"{about}: online_difficulty draws a round by what the rounds before it earned, which is not known yet "
+            "when it is made ahead; use one of them"
+        )
 
 
 def check_for_model(args: GRPOConfig, model_args: ModelConfig, config: PreTrainedConfig) -> None:

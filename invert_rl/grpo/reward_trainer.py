@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from invert_rl.grpo.ahead_trainer import AheadTrainer
 from invert_rl.grpo.completion_log import readable_prompt
 from invert_rl.grpo.equal_groups import equal_groups, weighted_rewards
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed, note_failures
-from invert_rl.grpo.rollout_trainer import RolloutTrainer
 from invert_rl.online_difficulty import SolveRates
 from invert_rl.schedule import Draw
 from invert_rl.tasks.rewards import TaskReward
@@ -27,7 +27,7 @@ FORMAT_REWARDS = ("format", "format_reward")
 """Rewards that say nothing of the content."""
 
 
-class RewardTrainer(RolloutTrainer):
+class RewardTrainer(AheadTrainer):
     """Scores the completions of a round, each by its task's rewards."""
 
     reward_funcs: list[Callable[..., Any]]
@@ -154,8 +154,11 @@ class RewardTrainer(RolloutTrainer):
         lengths = self.accelerator.gather(output["completion_mask"].sum(dim=1))
         tokens = lengths[sampled].sum().item()
         seconds = self._seconds.get("rollout", 0.0) - rollout_before
+        if self._round_seconds is not None:
+            seconds = self._round_seconds
         if seconds > 0:
             metrics[f"{task}/tokens_per_second"].append(tokens / seconds)
+        self._log_weights()
         if self.accelerator.device.type == "cuda":
             metrics[f"{task}/gpu_memory_gib"].append(torch.cuda.max_memory_allocated(self.accelerator.device) / 2**30)
 

@@ -15,7 +15,7 @@ from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.inject import inject_truth
 from invert_rl.grpo.prompt_trainer import PromptTrainer
 from invert_rl.grpo.rollout import generate_completions
-from invert_rl.grpo.sampling import sampling_numbers
+from invert_rl.grpo.sampling import request_seed, sampling_numbers
 from invert_rl.grpo.vllm_rollout import generate_with_vllm, push_weights
 from invert_rl.schedule import Draw
 from invert_rl.tasks import Preset
@@ -38,6 +38,8 @@ class RolloutTrainer(PromptTrainer):
     """All of that part."""
     _last_loaded_step: int
     """Step of the weights that TRL last pushed to vLLM."""
+    _policy_step: int
+    """Step of the weights that made the completions of this round."""
 
     def _tokenize_prompts(self, prompts: list) -> tuple[list[list[int]], None, dict[str, Any]]:
         assert self._prompts is not None and len(self._prompts) == len(prompts)
@@ -80,13 +82,15 @@ class RolloutTrainer(PromptTrainer):
         self, prompts: Sequence[EncodedPrompt], places: Sequence[int]
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         """One completion for each of ``prompts``, which stand at ``places`` of this rank's part of the round."""
-        unique = list({id(prompt): prompt for prompt in prompts}.values())
-        place = {id(prompt): number for number, prompt in enumerate(unique)}
-        index = [place[id(prompt)] for prompt in prompts]
+        unique, index = self._unique(prompts)
+        self._policy_step = self.state.global_step
         if self.use_vllm:
             self.load_weights_into_engine()
+            seeds = self._seeds(self._draws, index) if self.args.rounds_ahead else None
             with self._part("rollout"):
-                rollout = generate_with_vllm(self.vllm_generation, unique, index, self.banned_ids, self.eos_token_ids)
+                rollout = generate_with_vllm(
+                    self.vllm_generation, unique, index, self.banned_ids, self.eos_token_ids, seeds=seeds
+                )
             self._wait_for_ranks()
             return rollout
         unwrapped = unwrap_model_for_generation(
@@ -125,6 +129,18 @@ class RolloutTrainer(PromptTrainer):
         """One greedy completion by vLLM for each prompt, token ids up to and including the end token."""
         index = range(len(prompts))
         return generate_with_vllm(self.vllm_generation, prompts, index, self.banned_ids, self.eos_token_ids, True)[0]
+
+    def _unique(self, prompts: Sequence[EncodedPrompt]) -> tuple[list[EncodedPrompt], list[int]]:
+        """The different prompts, and which of them each of ``prompts`` is."""
+        unique = list({id(prompt): prompt for prompt in prompts}.values())
+        place = {id(prompt): number for number, prompt in enumerate(unique)}
+        return unique, [place[id(prompt)] for prompt in prompts]
+
+    def _seeds(self, draws: Sequence[Draw], index: Sequence[int]) -> list[int]:
+        """A seed for each different prompt of this rank's part of a round, whose draws are ``draws``."""
+        first = self.accelerator.process_index * len(draws)
+        places = [list(index).index(number) for number in range(max(index) + 1)]
+        return [request_seed(self.args.seed, draws[place], (first + place) % self.num_generations) for place in places]
 
     def _sampling_numbers(self, places: Sequence[int]) -> torch.Tensor | None:
         """The random numbers of this rank's completions at ``places``, or None if nothing is sampled."""

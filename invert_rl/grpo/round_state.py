@@ -26,6 +26,8 @@ def save_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
         save_reference(trainer.accelerator.unwrap_model(trainer.ref_model), checkpoint / REFERENCE, main)
     if trainer.args.online_difficulty and main:
         (checkpoint / SOLVE_RATES).write_text(json.dumps(trainer.solve_rates.notes))
+    if trainer.args.rounds_ahead:
+        trainer.save_rounds_ahead(checkpoint)
 
 
 def load_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
@@ -42,6 +44,8 @@ def load_round_state(trainer: InvertGRPOTrainer, checkpoint: Path) -> None:
             raise DataError(f"{checkpoint}: holds no {SOLVE_RATES}: the run before had no online_difficulty")
         trainer.solve_rates.notes.clear()
         trainer.solve_rates.add(_solve_rates(checkpoint / SOLVE_RATES))
+    if trainer.args.rounds_ahead:
+        trainer.load_rounds_ahead(checkpoint)
 
 
 def check_whole_round(checkpoint: Path, steps_per_round: int, max_steps: int) -> None:

@@ -39,6 +39,14 @@ def sampling_numbers(seed: int, draws: Sequence[Draw], first: int, num_generatio
     return torch.from_numpy(np.stack(rows))
 
 
+def request_seed(seed: int, draw: Draw, completion: int) -> int:
+    """The seed with which an engine samples completions of a draw from number ``completion`` of its group on.
+
+    vLLM adds 0, 1, … to it for the completions of one request, so it stays below 2**62.
+    """
+    return int(generator(seed, SAMPLING, draw.round, draw.slot, completion).integers(2**62))
+
+
 def sampling_processors(config: GenerationConfig, numbers: torch.Tensor) -> LogitsProcessorList:
     """What to pass to ``generate`` as ``logits_processor`` so that it samples by ``numbers``.
 

@@ -31,6 +31,7 @@ from invert_rl.grpo.reference import reference_of
 from invert_rl.grpo.reward_faults import Prompt, RewardsFailed
 from invert_rl.grpo.reward_trainer import RewardTrainer
 from invert_rl.grpo.round_state import check_whole_round, load_round_state, save_round_state
+from invert_rl.grpo.rounds_ahead import RoundsAhead
 from invert_rl.grpo.scoring_trainer import PROMPTS
 from invert_rl.grpo.vllm_rollout import (
     DIFFERENCE,
@@ -99,7 +100,7 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
         self.banned_ids = never_sampled_ids(processing_class)
         if args.use_vllm:
             check_vllm_settings(args, model)
-            callbacks = [*(callbacks or []), SamplingAlarm()]
+            callbacks = [*(callbacks or []), SamplingAlarm(args.rounds_ahead)]
         else:
             given = args.generation_kwargs or {}
             banned = sorted({*self.banned_ids, *(given.get("suppress_tokens") or ())})
@@ -144,6 +145,8 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
         self._draws, self._finished, self._rollout = [], {}, []
         self._rewards = torch.zeros(0)
         self._refilled = 0
+        self.ahead = RoundsAhead()
+        self._round_seconds = None
         self._first_round = args.use_vllm and args.vllm_importance_sampling_correction
 
     def get_train_dataloader(self) -> DataLoader:
@@ -166,8 +169,10 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
         refilled = scorings = 0
         started = self._seconds.get("rollout", 0.0)
         self._finished = {}
+        load = self._begin_round
         while scorings < MAX_SCORINGS:
-            inputs, prompts = self._load_prompts(inputs, failed)
+            inputs, prompts = load(inputs, failed)
+            load = self._load_prompts
             self._prompts = prompts
             self._draws = [item["draw"] for item in inputs]
             counted = self._counts()
@@ -194,9 +199,10 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
                 ]
                 self._forget_since(counted)
                 continue
-            if self.use_vllm and self._first_round:
+            if self._first_round:
                 self._first_round = False
-                check_first_round(self._metrics["train"][DIFFERENCE][-1], self.args, self.model)
+                if self._policy_step == self.state.global_step:  # else they differ by what was learned since
+                    check_first_round(self._metrics["train"][DIFFERENCE][-1], self.args, self.model)
             self._task = inputs[0]["task"]
             self._log_round(self._task, output, len(failed), started)
             if self.args.refill_groups and self.beta and not self.args.keep_kl_of_equal_groups:
@@ -211,8 +217,12 @@ class InvertGRPOTrainer(Validating, WholeCheckpoints, RewardTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         if isinstance(resume_from_checkpoint, str):
             check_whole_round(Path(resume_from_checkpoint), self.args.steps_per_round, self.args.max_steps)
-        with deterministic_on_cpu(self.args.device), self.clips:
-            return super().train(resume_from_checkpoint, **kwargs)
+        self.ahead.forget()
+        try:
+            with deterministic_on_cpu(self.args.device), self.clips:
+                return super().train(resume_from_checkpoint, **kwargs)
+        finally:
+            self.ahead.forget()
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)

@@ -153,29 +153,71 @@ def generate_with_vllm(
     banned_token_ids: Sequence[int],
     eos_token_ids: Sequence[int],
     greedy: bool = False,
+    seeds: Sequence[int] | None = None,
 ) -> tuple[list[list[int]], list[list[float]]]:
     """Generate one completion for each entry of ``index``, which says which of ``prompts`` it answers.
 
-    ``greedy``: take the likeliest token and nothing of the run's sampling, as evaluation does.
+    ``greedy``: take the likeliest token and nothing of the run's sampling, as evaluation does. ``seeds``: one for each
+    of ``prompts``, from which the engine's choices follow; without them they follow from all that it did before.
 
     Returns token ids up to and including the first end token, and the log-probability of each of them under the
     distribution that was sampled from (temperature and ban included). With tensor parallelism the ranks that share an
     engine all run the prompts of all of them, and each returns its own. Raises `EngineMismatchError` if the engine's
     prompt is not the trainer's.
     """
-    wanted = Counter(index)
-    settings = [
-        sampling_settings(generation, wanted[number], banned_token_ids, eos_token_ids) for number in range(len(prompts))
-    ]
+    settings = _settings(generation, len(prompts), index, banned_token_ids, eos_token_ids, seeds)
     if greedy:
         settings = [{**{name: one[name] for name in GREEDY_KEEPS}, **GREEDY} for one in settings]
     if generation.mode == "server":
         answers = _with_server(generation, ask=lambda: generation.vllm_client.complete(prompts, settings))
     else:
         answers = _complete_here(generation, prompts, settings)
-    completions = [iter(answer) for answer in answers]
-    chosen = [next(completions[number]) for number in index]
+    chosen = _in_order(answers, index)
     return [ids for ids, _ in chosen], [logps for _, logps in chosen]
+
+
+def complete_by_server(
+    generation: trl_vllm.VLLMGeneration,
+    prompts: Sequence[EncodedPrompt],
+    index: Sequence[int],
+    banned_token_ids: Sequence[int],
+    eos_token_ids: Sequence[int],
+    seeds: Sequence[int],
+) -> list[tuple[list[int], list[float]]]:
+    """The same by a server, for another thread than the trainer's: nothing of it is collective.
+
+    Returns token ids and log-probabilities for each entry of ``index``. Raises `ServerLostError` for a server that is
+    gone, or that has not the weights which it was given.
+    """
+    settings = _settings(generation, len(prompts), index, banned_token_ids, eos_token_ids, seeds)
+    answers = _same_server(generation, generation.vllm_client.complete(prompts, settings))
+    return _in_order(answers, index)
+
+
+def _settings(
+    generation: trl_vllm.VLLMGeneration,
+    count: int,
+    index: Sequence[int],
+    banned_token_ids: Sequence[int],
+    eos_token_ids: Sequence[int],
+    seeds: Sequence[int] | None,
+) -> list[dict[str, Any]]:
+    """The settings of ``count`` prompts, of which ``index`` wants each so and so often."""
+    wanted = Counter(index)
+    settings = [
+        sampling_settings(generation, wanted[number], banned_token_ids, eos_token_ids) for number in range(count)
+    ]
+    if seeds is not None:
+        settings = [{**one, "seed": seed} for one, seed in zip(settings, seeds, strict=True)]
+    return settings
+
+
+def _in_order(
+    answers: Sequence[Sequence[tuple[list[int], list[float]]]], index: Sequence[int]
+) -> list[tuple[list[int], list[float]]]:
+    """One completion for each entry of ``index``, which says of which prompt's answers."""
+    completions = [iter(answer) for answer in answers]
+    return [next(completions[number]) for number in index]
 
 
 def _with_server(generation: trl_vllm.VLLMGeneration, ask: Callable[[], Any] = lambda: None, push: bool = False) -> Any:
@@ -326,7 +368,14 @@ def check_first_round(difference: float, args: InvertGRPOConfig, model: PreTrain
 
 
 class SamplingAlarm(TrainerCallback):
-    """Warns when engine and trainer disagree on the log-probabilities of what was sampled."""
+    """Warns when engine and trainer disagree on the log-probabilities of what was sampled.
+
+    Args:
+        rounds_ahead: by how many rounds' updates they may differ.
+    """
+
+    def __init__(self, rounds_ahead: int = 0) -> None:
+        self.rounds_ahead = rounds_ahead
 
     def on_log(
         self,
@@ -341,9 +390,12 @@ class SamplingAlarm(TrainerCallback):
         if difference is not None and not difference <= LARGEST_DIFFERENCE:
             logger.warning(
                 "step %d: vLLM and the trainer differ by %.3f on average in the log-probability of a sampled token "
-                "(more than %.2f): they see different prompts, positions or weights, or compute in different "
+                "(more than %.2f): %sthey see different prompts, positions or weights, or compute in different "
                 "precision; see docs/vllm.md",
                 state.global_step,
                 difference,
                 LARGEST_DIFFERENCE,
+                "one update changes this much (rounds_ahead; a lower learning rate changes less), or "
+                if self.rounds_ahead
+                else "",
             )

@@ -13,8 +13,8 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,9 @@ class VideoClient(VLLMClient):
             {"model": self.model, **served_prompt(prompt, self.dtype), "sampling_params": setting}
             for prompt, setting in zip(prompts, settings, strict=True)
         ]
-        with ThreadPoolExecutor(max_workers=min(CONCURRENT_REQUESTS, len(bodies))) as pool:
-            return list(pool.map(self._complete, prompts, bodies))
+        # Threads of this pool, unlike those of concurrent.futures, do not keep a process that ends waiting.
+        with ThreadPool(min(CONCURRENT_REQUESTS, len(bodies))) as pool:
+            return pool.starmap(self._complete, zip(prompts, bodies, strict=True), chunksize=1)
 
     def _complete(self, prompt: EncodedPrompt, body: dict[str, Any]) -> list[tuple[list[int], list[float]]]:
         vocabulary = None if self.config is None else self.config.get_text_config().vocab_size

@@ -34,6 +34,10 @@ def forget_later_steps(log: Path, step: int) -> None:
         out.writelines(f"{line}\n" for line in kept)
 
 
+LOGS = ("log.jsonl", "rounds.jsonl")
+"""Files of a run folder that grow by lines with a ``step``."""
+
+
 class OnceLogged(TrainerCallback):
     """Puts numbers that belong to the whole run into its first record; a resumed run has them already.
 
@@ -77,7 +81,8 @@ class RunLog(TrainerCallback):
         if state.is_world_process_zero:
             self.started = time.perf_counter()
             Path(str(args.output_dir)).mkdir(parents=True, exist_ok=True)
-            forget_later_steps(Path(str(args.output_dir)) / "log.jsonl", state.global_step)
+            for name in LOGS:
+                forget_later_steps(Path(str(args.output_dir)) / name, state.global_step)
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="train", unit="step", disable=None)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
