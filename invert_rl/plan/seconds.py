@@ -25,6 +25,7 @@ class Work:
 
     tera_operations: dict[str, float]
     seconds: dict[str, float]
+    """By part; with ``rounds_ahead`` one is below zero: what of the rollouts goes on during the other parts."""
 
 
 def work_of(job: Job, sizes: ModelSizes, prompt: float, video: float, gpu: GPU) -> Work:
@@ -65,6 +66,9 @@ def work_of(job: Job, sizes: ModelSizes, prompt: float, video: float, gpu: GPU) 
         seconds["communication"] = moved / LINKS[job.launch.machines > 1]
     if job.use_vllm:
         seconds["weights_to_engine"] = 2.0 * sizes.parameters * share / (LINKS[0] if job.launch.shards > 1 else 1e12)
+    if job.rounds_ahead:  # a server makes the next round meanwhile; of both the longer one counts
+        rest = sum(seconds.values()) - seconds["rollout"] - seconds.get("weights_to_engine", 0.0)
+        seconds["rollout_hidden"] = -min(seconds["rollout"], rest)
     return Work({name: value / 1e12 for name, value in operations.items()}, seconds)
 
 

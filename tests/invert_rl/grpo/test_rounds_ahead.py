@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures.thread import _threads_queues
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import TrainerCallback
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.runs.validation import Validation
+from invert_rl.grpo import rollout_trainer
 from invert_rl.grpo.ahead_trainer import ROUNDS, SAVED
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rounds_ahead import AheadRound, RoundsAhead
@@ -172,7 +174,8 @@ def test_the_server_works_while_the_trainer_does(make_ahead):
     trainer.train()
     assert len(server.served) == 2 and updated.is_set()
     assert "rounds ahead" in [thread.name for thread in alive]
-    assert all(thread.daemon for thread in alive)  # a process that is told to end does not wait for the server
+    # A process that is told to end does not wait for the server, as it would for threads of concurrent.futures.
+    assert all(thread.daemon and thread not in _threads_queues for thread in alive)
     assert not any(thread.name == "rounds ahead" for thread in threading.enumerate())
 
 
@@ -227,7 +230,7 @@ def test_a_resume_without_what_was_made_ahead_is_another_run(make_ahead, tmp_pat
         ("nothing", None),
         ("another row", content.replace('"draws": [["tvg", ', '"draws": [["tvg", 9')),
     ):
-        saved.unlink()
+        saved.unlink(missing_ok=True)
         if kept is not None:
             assert kept != content
             saved.write_text(kept)
@@ -296,9 +299,23 @@ def test_a_round_whose_reward_raises_is_made_by_the_weights_of_now(make_ahead):
     assert raised and len(set(server.prompts)) == 5
 
 
-def test_validation_asks_the_weights_of_its_step(make_ahead, rows):
+def test_validation_asks_the_weights_of_its_step(make_ahead, rows, monkeypatch):
+    """Round 2 is slow: it is asked for once new weights are on their way, if they do not wait for it."""
     trainer, server = make_ahead(2, max_steps=4, eval_strategy="steps", eval_steps=1)
-    trainer.validation = Validation(rows[:1], load_preset("no_think").only(["tvg"]), {})
+    trainer.validation = Validation(rows[:1], load_preset("think", ("tvg",)).only(("tvg",)), {})
+    validated, complete, push = threading.Event(), trainer._complete_ahead, rollout_trainer.push_weights
+
+    def slowly(round_: AheadRound) -> list[Any]:
+        assert round_.number != 2 or not validated.wait(1.0)
+        return complete(round_)
+
+    def watched(generation: Any) -> None:
+        if trainer.state.global_step == 1:
+            validated.set()
+        push(generation)
+
+    monkeypatch.setattr(trainer, "_complete_ahead", slowly)
+    monkeypatch.setattr(rollout_trainer, "push_weights", watched)
     trainer.train()
     greedy = [request.weights for request in server.served if request.sampling["temperature"] == 0.0]
     steps = trainer.weights.before

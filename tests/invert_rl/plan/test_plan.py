@@ -137,6 +137,19 @@ def test_each_setting_moves_what_it_should(released):
     assert parts("--total_pixels", "401408")["vision"] < base["vision"] / 4
 
 
+def test_of_rounds_made_ahead_the_longer_part_counts(released):
+    server = ["--use_vllm", "true", "--vllm_mode", "server"]
+    serial, ahead = (
+        plan(released, "qwen2_5_vl_3b", "8gpu_fsdp2", "qwen2_5_vl_3b", None, *server, "--rounds_ahead", str(number))
+        for number in (0, 1)
+    )
+    parts = serial.work.seconds
+    pushed = parts["weights_to_engine"]
+    rest = sum(parts.values()) - parts["rollout"] - pushed
+    assert "rollout_hidden" not in parts
+    assert sum(ahead.work.seconds.values()) == pytest.approx(max(parts["rollout"], rest) + pushed)
+
+
 def test_the_command_prints_one_json_object(released, capsys):
     folder = released("qwen3_vl_8b")
     arguments = ["plan", "--config", str(CHARADES / "qwen2_5_vl_7b.yaml"), "--model_name_or_path", folder]

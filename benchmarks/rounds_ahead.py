@@ -1,0 +1,151 @@
+"""A step of GRPO with rollouts by a server: one round after the other, against one round ahead.
+
+    python -m benchmarks.rounds_ahead [--steps 8] [--json]                   # a stand-in server, no vLLM needed
+    .venv-vllm/bin/python -m benchmarks.rounds_ahead --engine vllm [--json]  # vLLM's own, on this CPU (make vllm-lab)
+
+The shipped toy model and config, fewer prompts a round. The stand-in takes as long for a round as the trainer takes for
+everything else (a short serial run measures that first, ``--delay`` sets it) and hardly computes meanwhile, as a server
+on GPUs of its own would: it shows what is overlapped, not how fast an engine is. vLLM on this CPU takes the trainer's
+cores away. Medians over the steps after the second; ``ratio`` is serial over ahead, from runs in turn on the same
+server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PORT = 8767
+START = 600
+"""Seconds that a server may take to start."""
+WARM = 2
+"""Steps that are not counted: the first checks, and has nothing ahead; the second's round was begun late."""
+PLUGINS = {"stand-in": "benchmarks/stand_in/client.py", "vllm": "benchmarks/vllm_lab/cpu_engine.py"}
+
+
+@contextmanager
+def stand_in(model: str, delay: float) -> Iterator[str]:
+    """A stand-in server of a checkpoint; gives its address."""
+    command = [sys.executable, "-m", "benchmarks.stand_in.server", model, "--port", str(PORT), "--delay", str(delay)]
+    server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{PORT}"
+    try:
+        for _ in range(START):
+            try:
+                urllib.request.urlopen(f"{url}/health")
+                break
+            except urllib.error.URLError:
+                if server.poll() is not None:
+                    raise RuntimeError(f"the stand-in ended with {server.returncode}") from None
+                time.sleep(1)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@contextmanager
+def server_of(engine: str, model: str, delay: float) -> Iterator[str]:
+    """A server of the engine; gives its address."""
+    if engine == "stand-in":
+        with stand_in(model, delay) as url:
+            yield url
+        return
+    from benchmarks.vllm_lab.lab import serve
+
+    with serve(model) as url:
+        yield url
+
+
+def train(folder: Path, engine: str, url: str, rounds_ahead: int, *options: str) -> list[dict[str, Any]]:
+    """The log of a run of the recipe, a line a step."""
+    output = folder / f"{rounds_ahead}-{time.monotonic_ns()}"
+    command = [sys.executable, str(ROOT / "recipes" / "grpo_invert.py"), "--output_dir", str(output)]
+    command += ["--plugins", str(ROOT / PLUGINS[engine]), "--use_vllm", "true", "--vllm_mode", "server"]
+    command += ["--vllm_server_base_url", url, "--rounds_ahead", str(rounds_ahead), "--logging_steps", "1"]
+    command += ["--report_to", "none", "--save_strategy", "no", "--log_completions", "false", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the run ended with {done.returncode}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def step_seconds(log: list[dict[str, Any]]) -> dict[str, float]:
+    """Medians of the counted steps: all of it, and what of it was spent waiting for completions."""
+    counted = [entry for entry in log if "step_time" in entry and entry["step"] > WARM]
+    names = {"step": "step_time", "rollout": "time/rollout"}
+    return {name: statistics.median(entry[key] for entry in counted) for name, key in names.items()}
+
+
+def compare(engine: str, steps: int, delay: float | None, group: int, prompts: int) -> dict[str, Any]:
+    """Step times of serial runs and runs that are one round ahead, in turn, and their ratio."""
+    from invert_rl.toy.default import start_checkpoint
+
+    model = start_checkpoint()
+    shape = ["--per_device_train_batch_size", str(group * prompts), "--num_generations", str(group)]
+    shape += ["--tasks", "tvg", "--tvg_probability", "1.0", "--toy_train_clips", "64", "--toy_test_clips", "1"]
+    shape += ["--eval_samples", "0", "--warmup_steps", "1", "--lr_scheduler_kwargs", '{"num_decay_steps": 1}']
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if engine == "stand-in" and delay is None:
+            with server_of(engine, model, 0.0) as url:
+                alone = step_seconds(train(folder, engine, url, 0, *shape, "--max_steps", str(WARM + 3)))
+            delay = round(max(0.1, alone["step"] - 2 * alone["rollout"]), 2)
+        with server_of(engine, model, delay or 0.0) as url:
+            runs = [
+                (ahead, step_seconds(train(folder, engine, url, ahead, *shape, "--max_steps", str(steps + WARM))))
+                for ahead in (0, 1, 1, 0)
+            ]
+    serial, one = (
+        {name: statistics.mean(found[name] for at, found in runs if at == ahead) for name in ("step", "rollout")}
+        for ahead in (0, 1)
+    )
+    return {
+        "benchmark": "a GRPO step, rounds_ahead 1 against 0",
+        "engine": engine if engine == "vllm" else f"stand-in that takes {delay:g} s more for each round",
+        "prompts": prompts,
+        "completions": group,
+        "steps": steps,
+        "seconds": {"serial": round(serial["step"], 3), "ahead": round(one["step"], 3)},
+        "waiting_for_completions": {"serial": round(serial["rollout"], 3), "ahead": round(one["rollout"], 3)},
+        "runs": [{"rounds_ahead": ahead, "step": round(found["step"], 3)} for ahead, found in runs],
+        "ratio": round(serial["step"] / one["step"], 2),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=list(PLUGINS), default="stand-in")
+    parser.add_argument("--steps", type=int, default=8, help="counted steps of each run")
+    parser.add_argument("--delay", type=float, help="seconds that the stand-in takes for a round besides computing")
+    parser.add_argument("--group", type=int, default=8, help="completions of a prompt")
+    parser.add_argument("--prompts", type=int, default=4, help="prompts of a round")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    found = compare(options.engine, options.steps, options.delay, options.group, options.prompts)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        print(
+            f"{found['engine']}: a step takes {found['seconds']['serial']} s in turn, {found['seconds']['ahead']} s "
+            f"one round ahead: {found['ratio']} times less; waiting {found['waiting_for_completions']}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
