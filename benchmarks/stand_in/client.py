@@ -6,7 +6,6 @@ Tensors travel as safetensors, where vLLM has a format of its own.
 from __future__ import annotations
 
 import base64
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,10 +22,10 @@ def encode_fields(modality: str, fields: dict[str, torch.Tensor]) -> str:
     return base64.b64encode(safetensors.torch.save(tensors)).decode()
 
 
-def need_others(module: str, *words: Any) -> None:
+def need_others(module: str, option: str, instead: str = "leave the option out") -> None:
     """In the place of `need_module`, for which vLLM has to be installed."""
     if module != "vllm":
-        need_module(module, *words)
+        need_module(module, option, instead)
 
 
 vllm_prompts.encode_fields = encode_fields

@@ -116,8 +116,8 @@ class Routes(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Health, name and settings."""
-        settings = {"dtype": "torch.float32", "logprobs_mode": "processed_logprobs"}
-        settings |= {"multimodal_config": {"mm_device_do_normalize": False}}
+        settings: dict[str, Any] = {"dtype": "torch.float32", "logprobs_mode": "processed_logprobs"}
+        settings["multimodal_config"] = {"mm_device_do_normalize": False}
         known = {
             "/health": None,
             "/v1/models": {"data": [{"id": self.policy.name}]},

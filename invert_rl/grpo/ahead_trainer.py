@@ -185,12 +185,12 @@ class AheadTrainer(RolloutTrainer):
             return
         try:
             for told in read_object(path)["rounds"]:
-                draws = {name: [Draw(*draw) for draw in told[name]] for name in ("asked", "draws")}
+                asked, draws = ([Draw(*draw) for draw in told[name]] for name in ("asked", "draws"))
                 completions = [(list(ids), list(logps)) for ids, logps in told["completions"]]
-                if not len(draws["asked"]) == len(draws["draws"]) == len(completions):
-                    raise ValueError(f"{len(completions)} completions for {len(draws['draws'])} draws")
-                round_ = AheadRound(int(told["round"]), int(told["policy_step"]), **draws, completions=completions)
-                round_.seconds = float(told["seconds"])
+                if not len(asked) == len(draws) == len(completions):
+                    raise ValueError(f"{len(completions)} completions for {len(draws)} draws")
+                round_ = AheadRound(int(told["round"]), int(told["policy_step"]), asked, draws)
+                round_.completions, round_.seconds = completions, float(told["seconds"])
                 self.ahead.rounds[round_.number] = round_
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: holds no rounds made ahead ({error!r}); resume from another one") from error

@@ -192,8 +192,8 @@ def test_parity(kind, engine, tmp_path):
 @pytest.mark.parametrize(
     ("broken", "verdict"),
     [
-        ("push_weights = lambda generation: None", "weights: stale weights"),
-        ("ENGINE_ARGUMENTS['dtype'] = 'bfloat16'", "precision: another precision"),
+        ("vllm_engine.push_weights = lambda generation: None", "weights: stale weights"),
+        ("vllm_rollout.engine_dtype = lambda args, model: torch.bfloat16", "precision: another precision"),
     ],
     ids=["nothing_pushed", "half"],
 )
@@ -201,8 +201,7 @@ def test_parity_names_what_is_broken_in_a_real_engine(broken, verdict, tmp_path)
     """The push that does nothing; an engine in half precision."""
     plugin = tmp_path / "broken.py"
     plugin.write_text(
-        "from invert_rl.grpo import vllm_rollout\nfrom invert_rl.parity import vllm_engine\n"
-        f"{'vllm_rollout' if 'ENGINE' in broken else 'vllm_engine'}.{broken}\n"
+        f"import torch\nfrom invert_rl.grpo import vllm_rollout\nfrom invert_rl.parity import vllm_engine\n{broken}\n"
     )
     found = compare("qwen2_5_vl", "vllm", tmp_path, plugin)
     assert not found["ok"] and found["verdict"].startswith(verdict), found
