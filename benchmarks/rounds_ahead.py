@@ -4,10 +4,9 @@
     .venv-vllm/bin/python -m benchmarks.rounds_ahead --engine vllm [--json]  # vLLM's own, on this CPU (make vllm-lab)
 
 The shipped toy model and config, fewer prompts a round. The stand-in takes as long for a round as the trainer takes for
-everything else (a short serial run measures that first, ``--delay`` sets it) and hardly computes meanwhile, as a server
-on GPUs of its own would: it shows what is overlapped, not how fast an engine is. vLLM on this CPU takes the trainer's
-cores away. Medians over the steps after the second; ``ratio`` is serial over ahead, from runs in turn on the same
-server.
+everything else (a short serial run measures that first, ``--delay`` sets what is added to its computing), as a server
+on GPUs of its own might: it shows what is overlapped, not how fast an engine is. vLLM on this CPU takes the trainer's
+cores away. Medians over the steps after the second; ``ratio`` is serial over ahead, from runs in turn on one server.
 """
 
 from __future__ import annotations
