@@ -61,7 +61,9 @@ def text_only_guess(train: Sequence[Row], test: Sequence[Row]) -> dict[str, floa
 
 def _described(verbs: Verbs, rows: Sequence[Row]) -> float:
     """The mean reward of one description with these verbs, in sentences of three words."""
-    return sum(vd_score(verbs, _verbs(row), words=3 * len(verbs)) for row in rows) / max(1, len(rows))
+    counts = Counter(map(_verbs, rows))
+    paid = sum(count * vd_score(verbs, asked, words=3 * len(verbs)) for asked, count in counts.items())
+    return paid / max(1, len(rows))
 
 
 def _verbs(row: Row) -> Verbs:

@@ -93,13 +93,16 @@ def _cascade(
     dropout: float,
 ) -> torch.Tensor:
     """``(1, heads, length, size)`` without any mask."""
+    # Split once: the gradient of a slice is as long as the whole sequence, and there are six slices of each tree.
+    lengths = [place.stop - place.start for tree in layout.trees for place in (tree.trunk, tree.branches)]
+    pieces = list(zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True))
     parts = []
-    for tree, (places, tokens) in zip(layout.trees, layout.tree_branches, strict=True):
-        trunk = key[:, :, tree.trunk], value[:, :, tree.trunk]
-        parts.append(_trunk_attention(query[:, :, tree.trunk], *trunk, scaling, dropout))
+    for (trunk_query, *trunk), (query_of, *branches), tree, (places, tokens) in zip(
+        pieces[::2], pieces[1::2], layout.trees, layout.tree_branches, strict=True
+    ):
+        parts.append(_trunk_attention(trunk_query, *trunk, scaling, dropout))
         if tree.lengths:
-            branches = key[:, :, tree.branches], value[:, :, tree.branches]
-            parts.append(branch_attention(query[:, :, tree.branches], trunk, branches, places, tokens, scaling))
+            parts.append(branch_attention(query_of, tuple(trunk), tuple(branches), places, tokens, scaling))
     return torch.cat(parts, dim=2)
 
 

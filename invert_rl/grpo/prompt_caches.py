@@ -1,4 +1,4 @@
-"""Caches of prompts that were forwarded apart, as one."""
+"""Caches of prompts: forwarded apart and joined as one, and with room for the tokens that are generated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import DynamicCache
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 64
+"""Tokens that a layer's keys and values can grow by until they are copied."""
 
 
 def joined(caches: Sequence[DynamicCache], places: Sequence[int]) -> DynamicCache:
@@ -43,3 +47,42 @@ def _joined(parts: Sequence[Any], order: Tensor, longest: int | None) -> Any:
     if longest is not None:  # (prompts, heads, tokens, width)
         parts = [pad(part, (0, 0, longest - part.shape[-2], 0)) for part in parts]
     return torch.cat(list(parts))[order.to(parts[0].device)]
+
+
+def roomy_cache(config: PretrainedConfig) -> DynamicCache:
+    """An empty cache for a language model of that configuration whose keys and values are not copied for each token."""
+    cache = DynamicCache(config=config)
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values at the beginning of tensors that have room for more.
+
+    transformers' own layer makes new tensors, prompt and all, for each token that is generated.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rooms: tuple[Tensor, Tensor] | None = None
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append states ``(rows, heads, tokens, size)``; returns all keys and all values, views of the room."""
+        start = self.get_seq_length()
+        if start == 0:
+            return super().update(key_states, value_states, *args, **kwargs)
+        end = start + key_states.shape[-2]
+        if self._rooms is None or self._rooms[0].data_ptr() != self.keys.data_ptr() or end > self._rooms[0].shape[-2]:
+            self._rooms = _with_room(self.keys, end), _with_room(self.values, end)
+        keys, values = self._rooms
+        keys[:, :, start:end], values[:, :, start:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+
+def _with_room(states: Tensor, needed: int) -> Tensor:
+    """A larger tensor that begins with ``states``, ``(rows, heads, tokens, size)``."""
+    rows, heads, tokens, size = states.shape
+    room = states.new_empty(rows, heads, needed + ROOM, size)
+    room[:, :, :tokens] = states
+    return room

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch.distributed.fsdp import FSDPModule
-from transformers import DynamicCache, GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled, is_fsdp_managed_module
 
 from invert_rl.encoding import EncodedPrompt, batch_inputs, video_inputs
-from invert_rl.grpo.prompt_caches import joined
-from invert_rl.grpo.sampling import sampling_processors
+from invert_rl.grpo.prompt_caches import joined, roomy_cache
+from invert_rl.grpo.sampling import greedily, sampling_processors
 from invert_rl.models import vision_language_model
 
 TEXT_INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids")
@@ -88,7 +88,7 @@ def generate_completions(
         trunk = slice(-max(len(prompt.input_ids) for prompt in chosen), -1)
         part = {name: inputs[name][batch, trunk] for name in TEXT_INPUTS}
         part |= {name: tensor.to(model.device) for name, tensor in video_inputs(chosen).items()}
-        cache = DynamicCache(config=model.config.get_text_config())
+        cache = roomy_cache(model.config.get_text_config())
         with videos_of(chosen):
             model(
                 **part,
@@ -107,7 +107,7 @@ def generate_completions(
             input_ids=prompt_ids,
             attention_mask=inputs["attention_mask"][rows],
             past_key_values=cache,
-            generation_config=generation_config,
+            generation_config=generation_config if numbers is None else greedily(generation_config),
             logits_processor=None if numbers is None else sampling_processors(generation_config, numbers),
             # Ranks whose weights are sharded must go on together until the last has finished. transformers sees to it
             # for ZeRO-3 and FSDP1, but does not recognise a model that accelerate has sharded by FSDP2.

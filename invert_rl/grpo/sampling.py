@@ -7,6 +7,7 @@ batch, and after a resume.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -70,6 +71,13 @@ def sampling_processors(config: GenerationConfig, numbers: torch.Tensor) -> Logi
         processors.append(MinPLogitsWarper(config.min_p))
     processors.append(ChooseByNumbers(numbers))
     return processors
+
+
+def greedily(config: GenerationConfig) -> GenerationConfig:
+    """The same for ``generate`` under `sampling_processors`, which leave it one token to take and nothing to draw."""
+    taken = copy.deepcopy(config)
+    taken.update(do_sample=False, temperature=None, top_k=None, top_p=None, min_p=None)
+    return taken
 
 
 class ChooseByNumbers(LogitsProcessor):

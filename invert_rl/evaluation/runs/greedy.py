@@ -25,6 +25,7 @@ from invert_rl.evaluation.predictions import Prediction, read_answer, unanswered
 from invert_rl.evaluation.scoring import score_answers
 from invert_rl.evaluation_mode import evaluation_mode
 from invert_rl.grpo.rollout import generate_completions
+from invert_rl.grpo.scoring_trainer import ScoringTrainer
 from invert_rl.models import decoding_config
 from invert_rl.tasks import Preset
 from invert_rl.video.prefetch import Prefetcher
@@ -85,9 +86,11 @@ def greedy_engine(trainer: Trainer) -> Iterator[Complete]:
         config = decoding_config(model, trainer.processing_class, trainer.args.max_completion_length)
 
         def generate(prompts: Sequence[EncodedPrompt]) -> list[list[int]]:
-            return generate_completions(
-                model, prompts, range(len(prompts)), config, config.pad_token_id, config.eos_token_id
-            )
+            given = (model, prompts, range(len(prompts)), config, config.pad_token_id, config.eos_token_id)
+            if not isinstance(trainer, ScoringTrainer):
+                return generate_completions(*given)
+            trainer.vision.start_round()  # what is over the budget goes, batch by batch
+            return generate_completions(*given, videos_of=trainer.vision.of)
 
         yield Together(generate) if together else Halving(generate)
 
