@@ -28,6 +28,7 @@ from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
 from invert_rl.ablation.config import AblationConfig, read_tables
+from invert_rl.ablation.decisions import decide, decisions_markdown, read_hypotheses, write_decisions
 from invert_rl.ablation.execute import execute
 from invert_rl.ablation.guess import text_only_guess
 from invert_rl.ablation.plan import of_configurations, plan
@@ -43,14 +44,14 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "toy" / "ablation.yaml"
 
 def main(config: AblationConfig, config_file: Path, command: str) -> int:
     out = console()
-    tables = read_tables(config)
+    tables, hypotheses = read_tables(config), read_hypotheses(config)
     if config.plots:
         require_matplotlib()
     jobs = plan(config, config_file.parent)
     folder = Path(config.output_dir)
     finished = sum(job.finished for job in jobs)
     out.print(f"{len(jobs)} runs, {finished} of them finished, {config.parallel} at a time, folder {folder}")
-    failed = execute(jobs, Path(__file__).parent, config.parallel, config.launcher, out.print)
+    failed = execute(jobs, Path(__file__).parent, config.parallel, config.launcher, out.print) if config.run else []
 
     # tables and plots of what there is
     runs = of_configurations(jobs)
@@ -65,6 +66,11 @@ def main(config: AblationConfig, config_file: Path, command: str) -> int:
     lines = {table: lines_of(table, results, guess if table.text_only else None) for table in tables}
     for path in write_tables(folder, lines, results, len(runs), command):
         out.print(f"table  {path}")
+    if hypotheses:
+        decisions = decide(hypotheses, results, config.pairs)
+        out.print(decisions_markdown(decisions, config.pairs), soft_wrap=True, markup=False, highlight=False)
+        for path in write_decisions(folder, decisions, config.pairs):
+            out.print(f"decided {path}")
     for table in tables if config.plots else ():
         places = {job.name: float(job.settings.get(table.x, 0.0)) for job in runs} if table.plot == "curve" else {}
         for path in draw(table, lines[table], places, folder, results):

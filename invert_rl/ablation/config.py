@@ -45,6 +45,11 @@ class AblationConfig:
         },
     )
     tables: list[Any] = field(default_factory=list, metadata={"help": "Tables to make (`Table`)."})
+    hypotheses: list[Any] = field(
+        default_factory=list,
+        metadata={"help": "What is to be decided, all of it one family (`invert_rl.ablation.decisions`)."},
+    )
+    pairs: int = field(default=2, metadata={"help": "Seeds that both sides of a hypothesis need to be decided."})
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3], metadata={"help": "Seeds of every configuration."})
     worlds: list[int] = field(
         default_factory=list,
@@ -59,6 +64,7 @@ class AblationConfig:
         default=None,
         metadata={"help": "Command that starts a recipe, such as 'accelerate launch'; default: this Python."},
     )
+    run: bool = field(default=True, metadata={"help": "Run what is not finished; false: tables of what there is."})
     plots: bool = field(default=True, metadata={"help": "Draw the tables' plots; needs matplotlib."})
 
 

@@ -95,14 +95,15 @@ def _cascade(
     """``(1, heads, length, size)`` without any mask."""
     # Split once: the gradient of a slice is as long as the whole sequence, and there are six slices of each tree.
     lengths = [place.stop - place.start for tree in layout.trees for place in (tree.trunk, tree.branches)]
-    pieces = list(zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True))
+    queries, keys, values = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    pieces = list(zip(queries, keys, values, strict=True))
     parts = []
-    for (trunk_query, *trunk), (query_of, *branches), tree, (places, tokens) in zip(
+    for trunk, branches, tree, (places, tokens) in zip(
         pieces[::2], pieces[1::2], layout.trees, layout.tree_branches, strict=True
     ):
-        parts.append(_trunk_attention(trunk_query, *trunk, scaling, dropout))
+        parts.append(_trunk_attention(*trunk, scaling=scaling, dropout=dropout))
         if tree.lengths:
-            parts.append(branch_attention(query_of, tuple(trunk), tuple(branches), places, tokens, scaling))
+            parts.append(branch_attention(branches[0], trunk[1:], branches[1:], places, tokens, scaling))
     return torch.cat(parts, dim=2)
 
 

@@ -62,6 +62,9 @@ class RoomyLayer(DynamicLayer):
     transformers' own layer makes new tensors, prompt and all, for each token that is generated.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._rooms: tuple[Tensor, Tensor] | None = None

@@ -11,7 +11,7 @@ from transformers import GenerationConfig
 
 from data_prep.rows import Row
 from invert_rl.encoding import batch_inputs
-from invert_rl.grpo import rollout
+from invert_rl.grpo import prompt_caches, rollout
 from invert_rl.grpo.rollout import generate_completions
 from invert_rl.models import NEVER_SAMPLED, load_model, load_processor, never_sampled_ids
 from tests.invert_rl.grpo.test_scoring import encode
@@ -78,6 +78,47 @@ def test_prompts_of_unequal_length_need_no_mask(family_checkpoint, world: Path, 
     assert [len(some) for some in told] == [4, *(lengths.count(length) for length in sorted(set(lengths)))]
     shortest = min(lengths) ** 2
     assert largest[2**24] > shortest > largest[0]
+
+
+@pytest.mark.parametrize("room", [1, 5, 64])
+def test_tokens_are_appended_while_there_is_room(tiny_qwen2_5, world: Path, rows: list[Row], monkeypatch, room):
+    """The answers are those of `generate`; keys and values are copied when the room is used up, not for each token."""
+    prompts = encode(tiny_qwen2_5, world, [("tvg", rows[0]), ("vc", rows[4])])
+    model = load_model(tiny_qwen2_5)
+    for parameter in model.parameters():
+        parameter.data *= 3.0
+    copies: list[int] = []
+    with_room = prompt_caches._with_room
+
+    def counted(states: torch.Tensor, needed: int) -> torch.Tensor:
+        copies.append(needed)
+        return with_room(states, needed)
+
+    monkeypatch.setattr(prompt_caches, "ROOM", room)
+    monkeypatch.setattr(prompt_caches, "_with_room", counted)
+    ours = generate_completions(model, prompts, [0, 1, 0], config(do_sample=False), PAD, [])
+    for number, completion in zip([0, 1, 0], ours, strict=True):
+        given = GenerationConfig(max_new_tokens=12, pad_token_id=PAD, do_sample=False, disable_compile=True)
+        output = model.generate(**batch_inputs([prompts[number]], PAD), generation_config=given)
+        assert output[0, -12:].tolist() == completion
+    layers = model.config.get_text_config().num_hidden_layers
+    assert len(copies) == 2 * layers * -(-12 // (room + 1))  # 12 tokens go in, the prompt's last one first
+
+
+def test_sampling_by_numbers_draws_nothing_else(tiny_qwen2_5, world: Path, rows: list[Row]):
+    """The numbers make every choice: neither do the process's own random numbers, nor are they used up."""
+    prompts = encode(tiny_qwen2_5, world, [("tvg", rows[0])])
+    model, index = load_model(tiny_qwen2_5), [0] * 6
+    numbers = torch.rand(6, 12, generator=torch.Generator().manual_seed(1))
+    settings = config(do_sample=True, temperature=0.7, top_k=40)
+    given = (model, prompts, index, settings, PAD, [END], numbers)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    first = generate_completions(*given)
+    assert torch.equal(torch.get_rng_state(), before) and len(set(map(tuple, first))) > 1
+    torch.manual_seed(5)
+    assert generate_completions(*given) == first
+    assert settings.do_sample and settings.temperature == 0.7 and settings.top_k == 40  # the caller's are as they were
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

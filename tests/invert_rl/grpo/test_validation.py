@@ -10,6 +10,7 @@ import torch
 from data_prep.errors import DataError
 from data_prep.rows import read_rows
 from data_prep.verbs import annotate_missing
+from invert_rl.evaluation.jobs import jobs_of
 from invert_rl.evaluation.runs.greedy import Halving, Together
 from invert_rl.evaluation.runs.validation import Validation, fixed_part
 from invert_rl.grpo.trainer import InvertGRPOTrainer
@@ -161,3 +162,17 @@ def test_summaries_say_why_the_last_evaluation_failed(validated, tiny_qwen2_5, m
     metrics, failed = before_after.evaluate_last(trainer, read_rows(world / "test.jsonl"), load_preset("think"), {})
     assert metrics == {}
     assert failed == "OutOfMemoryError: full"
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_tower_sees_each_clip_once_in_all_evaluations(validated, tiny_qwen2_5, frozen):
+    """Three of four tasks show a row's segment, and two evaluations the same; a tower that is trained sees all anew."""
+    trainer = validated(tiny_qwen2_5, freeze_vision=frozen, vision_memory_mb=100)
+    jobs = jobs_of(list(trainer.validation.preset.tasks.values()), trainer.validation.rows)
+    clips = len({task.video(row) for task, row in jobs})
+    assert clips < len(jobs)
+    first = trainer.validation(trainer)
+    seen = trainer.vision.calls
+    assert trainer.validation(trainer) == first
+    assert seen == (clips if frozen else len(jobs))
+    assert trainer.vision.calls == (seen if frozen else 2 * seen)
