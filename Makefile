@@ -41,7 +41,7 @@ NEWER_TESTS ?= tests/rewards tests/data_prep tests/invert_rl/video tests/invert_
 	tests/recipes/test_configs.py
 
 test-newer: $(NEWER_VENV)/.installed
-	$(NEWER_VENV)/bin/python -m pytest $(NEWER_TESTS)
+	OMP_NUM_THREADS=1 $(NEWER_VENV)/bin/python -m pytest -n auto --dist loadfile $(NEWER_TESTS)
 
 $(NEWER_VENV)/.installed: pyproject.toml
 	$(NEWER) -m venv --clear $(NEWER_VENV)
