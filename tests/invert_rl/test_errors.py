@@ -110,6 +110,7 @@ def test_detection_files_of_another_layout(tmp_path, capsys, content):
     assert line.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_a_sentence(tmp_path):
     """In a process of its own: offline mode is read when the libraries are imported."""
     script = "from invert_rl.recipe.console import clear_errors\nfrom invert_rl.models import load_processor\n"

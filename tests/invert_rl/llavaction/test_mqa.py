@@ -50,7 +50,9 @@ def make_kitchen(folder: Path, count: int) -> Kitchen:
     return write_csv(folder / "kitchen.csv", segments), segments, scores, keys, path
 
 
-@pytest.mark.parametrize(("kind", "mode"), [("npz", "benchmark"), ("random", "train")])
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("npz", "benchmark"), pytest.param("random", "train", marks=pytest.mark.slow)]
+)
 def test_invariants_of_ten_thousand_questions(large_kitchen, tmp_path, mode, kind):
     csv, segments, _, _, path = large_kitchen
     rows, summary = build(tmp_path, csv, path if kind == "npz" else "random", "--mode", mode)
@@ -287,6 +289,7 @@ def test_segments_are_cut_where_their_video_ends(tmp_path):
     assert rows[9].windows[0][1] == pytest.approx(segments[9].end - 0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not EPIC.is_dir(), reason="the official EPIC-KITCHENS-100 files are not there")
 def test_the_official_validation_set_gives_all_its_questions(tmp_path):
     """9,668 rows (paper, E.3) and 3,806 actions in train and validation, the field's number."""

@@ -183,6 +183,7 @@ class DeadlyStore(FrameStore):
         return super().clip(ref)
 
 
+@pytest.mark.slow
 def test_without_workers_a_decoder_that_crashes_or_hangs_costs_its_video_only(videos: Path) -> None:
     with Prefetcher(DeadlyStore(videos, SETTINGS), 0) as clips:
         assert len(clips.clip(VideoRef("good.mp4")).frames) == 8

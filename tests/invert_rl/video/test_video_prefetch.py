@@ -213,6 +213,7 @@ def test_closing_ends_the_processes_also_of_a_hanging_one(videos: Path) -> None:
             os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_and_without_closing_ends(videos: Path) -> None:
     """Workers import the package and not the script; they end with the process that started them."""
     script = videos / "script.py"

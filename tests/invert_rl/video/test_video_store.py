@@ -290,6 +290,7 @@ def _clip_in_a_process(
         assert len(store.clip(VideoRef(name)).frames) == 24
 
 
+@pytest.mark.slow
 def test_processes_that_want_the_same_frames_decode_them_once(videos: Path, tmp_path: Path) -> None:
     shutil.copy(videos / "clip.mp4", videos / "b.mp4")
     directory = tmp_path / "store"
