@@ -6,7 +6,6 @@ The rule is that of docs/proof.md. A difference is taken seed by seed; its p is 
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -108,11 +107,9 @@ def paired_differences(hypothesis: Hypothesis, results: Sequence[Result]) -> lis
 
 def two_sided(differences: Sequence[float]) -> float:
     """The p of at least two paired differences by Student's t; 1 where all are 0, 0 where all are one other value."""
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    if error == 0:
-        return float(statistics.fmean(differences) == 0)
-    t = abs(statistics.fmean(differences)) / error
-    return float(2 * stats.t.sf(t, len(differences) - 1))
+    if statistics.stdev(differences) == 0:
+        return float(differences[0] == 0)
+    return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
 def holm(p: Sequence[float]) -> list[float]:
