@@ -86,7 +86,7 @@ def compare(
     rows = list(range(len(batch["input_ids"])))
     mask = batch["attention_mask"][:, -completion_length:].bool()
     other = {**batch, "input_ids": _another_first_completion(batch["input_ids"], mask)}
-    theirs = (one_by_one if long else together)(plain, batch, other, completion_length)
+    theirs = one_by_one(plain, batch, completion_length) if long else together(plain, batch, other, completion_length)
     ours = shared(batch, rows, completion_length)
     noise = by_branch(theirs.scores, theirs.moved, mask).max().item()
     limit = max(least, NOISE_FACTOR * noise)
@@ -129,11 +129,11 @@ def together(plain: Score, batch: Batch, other: Batch, completion_length: int) -
     )
 
 
-def one_by_one(plain: Score, batch: Batch, other: Batch, completion_length: int) -> PlainScores:
+def one_by_one(plain: Score, batch: Batch, completion_length: int) -> PlainScores:
     """Each row by itself, without padding on its left, so that causal attention needs no mask.
 
     What follows a completion cannot change it: company is its own tokens once more, and other company those in reverse
-    order. ``other`` is not looked at.
+    order.
     """
     rows = []
     for number, (ids, mask) in enumerate(zip(batch["input_ids"], batch["attention_mask"], strict=True)):
