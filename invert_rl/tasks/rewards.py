@@ -190,10 +190,10 @@ def content_scores(
 def try_rewards(
     weights: RewardWeights, tasks: Mapping[str, Task], rows: Sequence[Row], options: Mapping[str, Any]
 ) -> None:
-    """Call each reward on the annotated and on an empty answer to `TRIED` rows at most, before anything is loaded.
+    """Call each reward on the annotated and on an empty answer to a row, before anything is loaded.
 
     Raises `DataError` naming the reward that raises, or that returns something else than one number or None for each,
-    or one of this library that gives the same for both answers to every row. A user's own is only warned of.
+    or one of this library that gives the same for both answers to each of `TRIED` rows. A user's own is only warned of.
     """
     for name, task in tasks.items():
         tried = list(islice(task.rows(rows), TRIED))
@@ -205,7 +205,7 @@ def try_rewards(
             if isinstance(reward, AsyncTaskReward):
                 continue
             where = f"reward {reward.__name__!r} of task {name!r}"
-            if any(given != empty for given, empty in [_tried(reward, task, row, where) for row in tried]):
+            if any(given != empty for given, empty in (_tried(reward, task, row, where) for row in tried)):
                 continue
             if not answered:
                 continue  # there is no annotated answer to compare with
