@@ -120,8 +120,8 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     assert model.language is not None
     language, end = model.language, model.language.end_token
     trained = measure({"vision": lambda: train(True), "actionvlm": lambda: train(False)}, args.repeats, device)
-    tested = measure({"vision": lambda: test(True), "actionvlm": lambda: test(False)}, args.repeats, device)
-    tested |= measure({"answering": answering}, args.repeats, device)
+    tests = {"vision": lambda: test(True), "actionvlm": lambda: test(False), "answering": answering}
+    tested = measure(tests, args.repeats, device)
     found = {
         "compared": "milliseconds of a window (table 6)",
         "window": rows,
