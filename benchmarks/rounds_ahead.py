@@ -19,53 +19,29 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.vllm_lab.lab import answering, serve
+
 ROOT = Path(__file__).resolve().parents[1]
 PORT = 8767
-START = 600
-"""Seconds that a server may take to start."""
 WARM = 2
 """Steps that are not counted: the first checks, and has nothing ahead; the second's round was begun late."""
 PLUGINS = {"stand-in": "benchmarks/stand_in/client.py", "vllm": "benchmarks/vllm_lab/cpu_engine.py"}
 
 
 @contextmanager
-def stand_in(model: str, delay: float) -> Iterator[str]:
-    """A stand-in server of a checkpoint; gives its address."""
-    command = [sys.executable, "-m", "benchmarks.stand_in.server", model, "--port", str(PORT), "--delay", str(delay)]
-    server = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{PORT}"
-    try:
-        for _ in range(START):
-            try:
-                urllib.request.urlopen(f"{url}/health")
-                break
-            except urllib.error.URLError:
-                if server.poll() is not None:
-                    raise RuntimeError(f"the stand-in ended with {server.returncode}") from None
-                time.sleep(1)
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
-
-
-@contextmanager
 def server_of(engine: str, model: str, delay: float) -> Iterator[str]:
     """A server of the engine; gives its address."""
-    if engine == "stand-in":
-        with stand_in(model, delay) as url:
+    if engine == "vllm":
+        with serve(model) as url:
             yield url
         return
-    from benchmarks.vllm_lab.lab import serve
-
-    with serve(model) as url:
+    command = [sys.executable, "-m", "benchmarks.stand_in.server", model, "--port", str(PORT), "--delay", str(delay)]
+    with answering(command, PORT, {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}) as url:
         yield url
 
 

@@ -81,8 +81,15 @@ def serve(checkpoint: str) -> Iterator[str]:
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     command += ["--enforce-eager", "--enable-scale-out", "--no-mm-device-do-normalize"]
     command += [part for name, value in options.items() for part in (f"--{name}", value)]
-    url = f"http://127.0.0.1:{PORT}"
-    server = subprocess.Popen(command, stdout=sys.stderr, env={**os.environ, **ENVIRONMENT})
+    with answering(command, PORT, ENVIRONMENT) as url:
+        yield url
+
+
+@contextmanager
+def answering(command: list[str], port: int, environment: dict[str, str]) -> Iterator[str]:
+    """A server, once it answers at that port of this machine; gives its address and ends it."""
+    url = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(command, stdout=sys.stderr, env={**os.environ, **environment})
     try:
         for _ in range(START):
             try:

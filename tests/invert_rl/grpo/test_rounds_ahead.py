@@ -26,7 +26,7 @@ from invert_rl.tasks.presets import load_preset
 from tests.invert_rl.grpo.conftest import share_of_even_tokens
 from tests.invert_rl.grpo.steady_server import SteadyServer, fingerprint
 from tests.invert_rl.grpo.test_training import changed, parameters
-from tests.invert_rl.grpo.test_vllm_server import PUSH, without_vllm  # noqa: F401 - a fixture
+from tests.invert_rl.grpo.test_vllm_server import PUSH, started, without_vllm  # noqa: F401 - a fixture
 from tests.invert_rl.tiny_run import SHORT_RUN
 
 MADE_BY = {0: [0, 1, 2, 3, 4], 1: [0, 0, 1, 2, 3], 2: [0, 0, 0, 2, 2]}
@@ -46,17 +46,7 @@ class Weights(TrainerCallback):
 @pytest.fixture
 def steady() -> Iterator[Any]:
     """Start a `SteadyServer` of a checkpoint."""
-    servers: list[SteadyServer] = []
-
-    def start(checkpoint: str) -> SteadyServer:
-        servers.append(SteadyServer(checkpoint))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    yield from started(SteadyServer)
 
 
 @pytest.fixture

@@ -154,13 +154,12 @@ def without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vllm_prompts, "encode_fields", encode_for_stand_in)
 
 
-@pytest.fixture
-def serve() -> Iterator[Any]:
-    """Start a `StandInServer` of a checkpoint."""
+def started(kind: type[StandInServer]) -> Iterator[Any]:
+    """A function that starts servers of that kind; they end with the test."""
     servers: list[StandInServer] = []
 
     def start(checkpoint: str, **settings: Any) -> StandInServer:
-        servers.append(StandInServer(checkpoint, **settings))
+        servers.append(kind(checkpoint, **settings))
         threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
         return servers[-1]
 
@@ -168,6 +167,12 @@ def serve() -> Iterator[Any]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Any]:
+    """Start a `StandInServer` of a checkpoint."""
+    yield from started(StandInServer)
 
 
 @pytest.fixture
