@@ -198,6 +198,9 @@ BOUNDS = {
     "ddp_timeout": (1, 1e9),
 }
 
+VIDEO_BOUNDS = {"frame_memory_mb": (0, 1e9), "video_timeout": (0.0, 1e9)}
+"""Of the recipes that have these."""
+
 WHOLE_MODEL_OPTIMIZERS = ("galore", "apollo", "lomo")
 """Parts of the names of optimizers that are made of a model, by its layers' names."""
 
@@ -217,6 +220,7 @@ def check(args: TrainingArguments, options: Options) -> None:
         if item.name in options.no_effect and not _is_default(item, value):
             logger.warning("%s has no effect: %s", item.name, options.no_effect[item.name])
     within(args, BOUNDS)
+    within(args, {name: bounds for name, bounds in VIDEO_BOUNDS.items() if hasattr(args, name)})
     if not isinstance(args.max_steps, int) or not (1 <= args.max_steps <= 10**12 or args.max_steps == -1):
         raise ValueError(f"max_steps must be a positive whole number, or -1 for num_train_epochs: {args.max_steps!r}")
     for name in ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs"):

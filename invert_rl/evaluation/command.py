@@ -13,9 +13,9 @@ from typing import Any
 from data_prep.errors import DataError
 from data_prep.rows import Row, is_irrelevant, split_windows
 from data_prep.verbs import annotate_verbs
-from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.evaluation.asked import asked_preset, ruled
 from invert_rl.evaluation.data import file_sha256, read_evaluation_rows
+from invert_rl.evaluation.decoding_options import add_decoding_arguments
 from invert_rl.evaluation.predictions import (
     Prediction,
     check_predictions,
@@ -87,22 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", type=Path, metavar="P.jsonl", help="where the answers go; default: runs/evaluate/MODEL-DATA.jsonl"
     )
     model.add_argument("--manifest", type=Path, help="of check-videos: videos that are not ok are not tried")
-    model.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    add_decoding_arguments(model)
     add_ray_arguments(model)
-    model.add_argument(
-        "--decode-workers",
-        type=int,
-        choices=range(65),
-        metavar="N",
-        help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
-    )
-    model.add_argument(
-        "--video-timeout",
-        type=float,
-        default=TIMEOUT_SECONDS,
-        metavar="SECONDS",
-        help="for decoding one video; one that takes longer counts as missing. 0: no limit; default: %(default)g",
-    )
     model.add_argument("--batch-size", type=_positive_int, help="prompts at a time; default: 16, with vLLM 128")
     model.add_argument("--max-new-tokens", type=_positive_int, help=f"default: that of --protocol, or {MAX_NEW_TOKENS}")
     model.add_argument(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows, write_rows
 from data_prep.verbs import annotate_missing
-from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.evaluation.data import file_sha256
+from invert_rl.evaluation.decoding_options import add_decoding_arguments, prefetcher
 from invert_rl.evaluation.ray_options import add_ray_arguments, check_engine
 from invert_rl.tasks import DEFAULT_TASKS, TASKS, load_preset
 from invert_rl.tasks.options import (
@@ -70,21 +70,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, help="rows at a time; default: 4, with vLLM 64")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="frames kept on disk, as cache-frames writes them")
+    add_decoding_arguments(parser)
     add_ray_arguments(parser)
-    parser.add_argument(
-        "--decode-workers",
-        type=int,
-        metavar="N",
-        help="processes that decode the next batch's videos; default: 2 with a GPU, else 0",
-    )
-    parser.add_argument(
-        "--video-timeout",
-        type=float,
-        default=TIMEOUT_SECONDS,
-        metavar="SECONDS",
-        help="for decoding one video; one that takes longer is left out. 0: no limit; default: %(default)g",
-    )
     add_verb_arguments(parser)
     parser.add_argument("--revision", help="of a hub checkpoint")
     parser.add_argument(
@@ -187,8 +174,6 @@ def model_rates(args: argparse.Namespace) -> Workplace:
     from invert_rl.evaluation.difficulty import Rater
     from invert_rl.evaluation.ray_workers import Workplace
     from invert_rl.models import load_processor
-    from invert_rl.video.prefetch import Prefetcher
-    from invert_rl.video.store import FrameStore
 
     state = PartialState(cpu=args.cpu)
     preset = load_preset(args.prompt, args.tasks, args.windows)
@@ -197,10 +182,7 @@ def model_rates(args: argparse.Namespace) -> Workplace:
         processor = load_processor(args.model, args.revision)
         frames = frames_for(args, processor)
         sample, limit = sampler(args, processor, frames, state)
-    workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
-    clips = Prefetcher(
-        FrameStore(args.videos, frames, directory=args.store, timeout=args.video_timeout or None), workers
-    )
+    clips = prefetcher(args, frames, state.device.type)
     weights = reward_weights(args.rewards, {name: preset.tasks[name] for name in args.tasks})
     options = verb_options(pipeline, args.verb_match, "binary", args.verb_guard, args.ignore_verbs)
     rater = Rater(sample, processor, clips, limit, weights, options, preset.chat_template_kwargs)

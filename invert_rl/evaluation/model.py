@@ -20,6 +20,7 @@ from data_prep.manifest import read_manifest, split_usable
 from data_prep.rows import Row
 from invert_rl.encoding import prompt_limit
 from invert_rl.evaluation.asked import asked_preset
+from invert_rl.evaluation.decoding_options import prefetcher
 from invert_rl.evaluation.generate import generate_predictions
 from invert_rl.evaluation.jobs import Job, Ranks, jobs_of
 from invert_rl.evaluation.predict import Answerer, Complete, complete_with
@@ -34,9 +35,7 @@ from invert_rl.models import CheckpointError, adapter_of, load_config, load_mode
 from invert_rl.task_data import check_video_root
 from invert_rl.tasks import Preset
 from invert_rl.video.options import frame_options
-from invert_rl.video.prefetch import Prefetcher
 from invert_rl.video.settings import SPATIAL_MERGE, FrameSettings
-from invert_rl.video.store import FrameStore
 
 PATIENCE = timedelta(days=7)
 """How long ranks wait for each other: until the slowest has answered its share."""
@@ -108,10 +107,7 @@ def model_answers(args: argparse.Namespace) -> Workplace:
             preset.identity(), settings, args.max_new_tokens, backend, dtype, not args.transformers_positions
         ),
     }
-    workers = args.decode_workers if args.decode_workers is not None else 2 * (state.device.type == "cuda")
-    clips = Prefetcher(
-        FrameStore(args.videos, settings, directory=args.store, timeout=args.video_timeout or None), workers
-    )
+    clips = prefetcher(args, settings, state.device.type)
     answer = Answerer(processor, clips, complete, limit, preset.chat_template_kwargs)
     return Workplace(answer, clips, preset.tasks, made)
 

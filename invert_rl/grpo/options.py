@@ -132,8 +132,6 @@ BOUNDS = {
     "generation_batch_size": (1, 1e9),
     "max_prompt_length": (1, 1e9),
     "eval_samples": (0, 1e12),
-    "frame_memory_mb": (0, 1e9),
-    "video_timeout": (0.0, 1e9),
     "vision_memory_mb": (0, 1e9),
     "difficulty_outside": (0.0, 1e9),
     "toy_train_clips": (1, 1e9),

@@ -81,6 +81,7 @@ def test_a_value_is_what_its_field_takes(parsed, text, name, value):
         ("eval_samples: -1", "eval_samples must be a number from 0"),
         ("max_prompt_length: 0", "max_prompt_length must be a number from 1"),
         ("frame_memory_mb: -1", "frame_memory_mb must be a number from 0"),
+        ("video_timeout: -1", "video_timeout must be a number from 0"),
         ("toy_train_clips: 0", "toy_train_clips must be a number from 1"),
         ("3: 4", "the key 3 is no name"),
         ("help: true", "unknown key 'help'"),

@@ -13,6 +13,7 @@ import pytest
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, write_rows
 from invert_rl.cli import main
+from invert_rl.evaluation.decoding_options import add_decoding_arguments
 from invert_rl.evaluation.model import default_output
 from invert_rl.evaluation.ray_options import check_engine
 from invert_rl.video.options import frame_options
@@ -158,3 +159,13 @@ def test_workers_belong_to_the_ray_engine() -> None:
         check_engine(argparse.Namespace(engine="local", workers=2), 1)
     with pytest.raises(DataError, match="start it without accelerate launch"):
         check_engine(argparse.Namespace(engine="ray", workers=None), 2)
+
+
+@pytest.mark.parametrize("given", ["-1", "nan", "inf", "soon"])
+def test_a_time_limit_is_a_number_of_seconds(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_decoding_arguments(parser)
+    assert parser.parse_args(["--video-timeout", "0"]).video_timeout == 0
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--video-timeout", given])
+    assert "--video-timeout" in capsys.readouterr().err
