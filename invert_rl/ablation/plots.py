@@ -138,6 +138,14 @@ def _steps(axes: Any, table: Table, lines: Sequence[Line], results: Sequence[Res
     axes.set_xlabel("optimizer step")
 
 
+def look_of(number: int) -> dict[str, str]:
+    """Colour and mark of a plot's line; a colour that is used again has another mark."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKS[(number + number // len(COLOURS)) % len(MARKS)],
+    }
+
+
 def _frontier(axes: Any, after: Sequence[Line], others: Sequence[Line]) -> None:
     """One point for each configuration: grounding to the right, action understanding upwards."""
     for number, line in enumerate(line for line in [*others, *after] if {"mIoU", VERBS} <= line.metrics.keys()):
@@ -148,8 +156,7 @@ def _frontier(axes: Any, after: Sequence[Line], others: Sequence[Line]) -> None:
             y.error or 0.0,
             x.error or 0.0,
             label=line.name,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKS[number % len(MARKS)],
+            **look_of(number),
             capsize=3,
         )
     axes.set_xlabel("mIoU, percent")

@@ -13,6 +13,8 @@ MOST_POINTS = 300
 """A longer series is drawn as means of neighbouring points."""
 MOST_MARKS = 60
 """Points carry their value to hover over up to this many."""
+COLOURS = 8
+"""Of the page's style; further lines have the same ones again, dashed."""
 
 Point = tuple[float, float]
 
@@ -42,11 +44,11 @@ def line_chart(title: str, series: Mapping[str, Sequence[Point]], unit: str = ""
     for number, (name, points) in enumerate(shown.items()):
         places = [place(*point) for point in points]
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        parts.append(f'<polyline class="line s{number % 8}" points="{line}"/>')
+        parts.append(f'<polyline class="line {_style(number)}" points="{line}"/>')
         if len(points) <= MOST_MARKS:
             for (x, y), (step, value) in zip(places, points, strict=True):
                 label = f"{escape(name)}, step {step:g}: {value:.4g}{unit}"
-                mark = f'<circle class="mark s{number % 8}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
+                mark = f'<circle class="mark {_style(number)}" cx="{x:.1f}" cy="{y:.1f}" r="3">'
                 parts.append(f"{mark}<title>{label}</title></circle>")
     ends = "; ".join(f"{name} from {points[0][1]:.3g} to {points[-1][1]:.3g}{unit}" for name, points in shown.items())
     return _figure(title, list(shown), parts, f"{title}: {ends}")
@@ -120,8 +122,14 @@ def _grid(ticks: Sequence[float], up: Callable[[float], float]) -> str:
     return "".join(lines)
 
 
+def _style(number: int) -> str:
+    return f"s{number % COLOURS}" + (" again" if number >= COLOURS else "")
+
+
 def _figure(title: str, names: Sequence[str], parts: Sequence[str], label: str) -> Markup:
-    legend = "".join(f'<span class="key"><i class="s{n % 8}"></i>{escape(name)}</span>' for n, name in enumerate(names))
+    legend = "".join(
+        f'<span class="key"><i class="{_style(n)}"></i>{escape(name)}</span>' for n, name in enumerate(names)
+    )
     return Markup(
         f'<figure class="chart"><figcaption>{escape(title)}<span class="legend">{legend}</span></figcaption>'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg></figure>'

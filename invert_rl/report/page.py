@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from invert_rl.report.charts import histogram, line_chart
+from invert_rl.report.charts import Point, histogram, line_chart
 from invert_rl.report.completions import read_completions
 from invert_rl.report.media import Kind, Medium, media_of
 from invert_rl.report.run_data import Run
@@ -42,6 +42,9 @@ CURVES: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 """Title, columns of the log and unit of each chart; a chart without data is left out."""
 
+Controls = Mapping[str, Mapping[str, float]]
+"""What each control has of the metrics, as a run's ``summary.json`` tells it."""
+
 
 def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: int, others: Sequence[Run] = ()) -> str:
     """The HTML text of a run's report, with ``others`` beside it where `add_answers` has given them samples.
@@ -71,7 +74,7 @@ def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: in
         rows=run.summary.get("after", {}).get("n") or run.summary.get("before", {}).get("n"),
         others=compared(run, others),
         differing=differing_settings([run, *others]) if others else {},
-        curves=[*(_beside([run, *others]) if others else []), *_curves(run.log, controls.get("blind", {}))],
+        curves=[*(_beside([run, *others], controls) if others else []), *_curves(run.log, controls)],
         completions=read_completions(run.folder) if run.folder is not None else [],
         time_parts=parts,
         times=times,
@@ -110,8 +113,8 @@ def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {name: values for name, values in told.items() if len(set(values)) > 1}
 
 
-def _beside(runs: Sequence[Run]) -> list[Markup]:
-    """Charts with a line for each run: reward, and each metric of the validations."""
+def _beside(runs: Sequence[Run], controls: Controls) -> list[Markup]:
+    """Charts with a line for each run: reward, and each metric of the validations beside the first run's controls."""
     columns = dict.fromkeys(name for run in runs for record in run.log for name in record if name.startswith("eval/"))
     wanted = ["reward", *(name for name in columns if name not in NO_SCORES)]
     charts = []
@@ -119,22 +122,30 @@ def _beside(runs: Sequence[Run]) -> list[Markup]:
         series = {
             run.name: [(record["step"], record[column]) for record in run.log if column in record] for run in runs
         }
-        title = "Reward by run" if column == "reward" else f"{column.removeprefix('eval/')} in validation, by run"
-        charts.append(line_chart(title, {name: points for name, points in series.items() if points}))
+        metric = column.removeprefix("eval/")
+        title = "Reward by run" if column == "reward" else f"{metric} in validation, by run"
+        lines = {**series, **_levels(runs[0].log, controls, [metric])}
+        charts.append(line_chart(title, {name: points for name, points in lines.items() if points}))
     return [chart for chart in charts if chart]
 
 
-def _curves(log: Sequence[Mapping[str, float]], blind: Mapping[str, float]) -> list[Markup]:
+def _levels(log: Sequence[Mapping[str, float]], controls: Controls, metrics: Iterable[str]) -> dict[str, list[Point]]:
+    """Level lines over the whole run: what each control has of those metrics."""
+    ends = (log[0]["step"], log[-1]["step"]) if log else ()
+    return {
+        f"{metric}, {name.replace('_', ' ')}": [(step, values[metric]) for step in ends]
+        for metric in metrics
+        for name, values in controls.items()
+        if metric in values
+    }
+
+
+def _curves(log: Sequence[Mapping[str, float]], controls: Controls) -> list[Markup]:
     by_task = [(title, (column, *(f"{task}/{column}" for task in TASKS)), "") for title, column in BY_TASK]
     validated = dict.fromkeys(name for record in log for name in record if name.startswith("eval/"))
     scores = tuple(name for name in validated if name not in NO_SCORES)
     validation = _series(log, scores)
-    level = {
-        f"{name}, blind": [(log[0]["step"], blind[name]), (log[-1]["step"], blind[name])]
-        for name in validation
-        if name in blind
-    }
-    charts = [line_chart("Validation, percent", {**validation, **level}, "")]
+    charts = [line_chart("Validation, percent", {**validation, **_levels(log, controls, validation)}, "")]
     charts += [line_chart(title, _series(log, columns), unit) for title, columns, unit in (*by_task, *CURVES)]
     for task in TASKS.values():
         names = dict.fromkeys(name for record in log for name in record if _is_part(name, task.name))

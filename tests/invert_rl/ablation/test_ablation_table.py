@@ -201,6 +201,11 @@ def test_curves_over_steps_and_the_frontier_are_drawn(tmp_path, kind):
         assert (np.abs(picture.astype(int) - wanted).max(axis=2) < 8).sum() > 30, f"{colour} is not in the picture"
 
 
+def test_no_two_lines_of_a_plot_look_alike():
+    looks = [tuple(plots.look_of(number).values()) for number in range(40)]
+    assert len(set(looks)) == 40 and looks[:2] == [("#0072B2", "o"), ("#E69F00", "s")]
+
+
 def test_without_matplotlib_the_remedy_is_told(monkeypatch):
     monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install -e '.\[plots\]'"):

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -179,7 +180,12 @@ def test_controls_stand_beside_the_metrics_and_blind_ceilings_in_the_curves(tmp_
     text = (tmp_path / "r.html").read_text()
     assert '<th scope="col">blind</th><th scope="col">grey after</th>' in text
     assert "<td>23.4</td><td>21.2</td></tr>" in text and "<td>–</td><td>–</td></tr>" in text
-    assert "mIoU, blind from 23.4 to 23.4" in text
+    assert "mIoU, blind from 23.4 to 23.4" in text and "mIoU, grey after from 21.2 to 21.2" in text
+    shutil.copytree(folder, tmp_path / "other")
+    assert main(["report", str(folder), str(tmp_path / "other"), "--output", str(tmp_path / "both.html")]) == 0
+    beside = (tmp_path / "both.html").read_text().split("mIoU in validation, by run: ")[1].split('"')[0]
+    levels = "mIoU, blind from 23.4 to 23.4; mIoU, grey after from 21.2 to 21.2"
+    assert beside == f"run from 50 to 55; other from 50 to 55; {levels}"
     (folder / "summary.json").write_text(json.dumps({**summary, "controls": None}))
     report(folder, tmp_path / "r.html")
     assert "blind" not in (tmp_path / "r.html").read_text()

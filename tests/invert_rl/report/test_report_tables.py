@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -122,6 +123,13 @@ def test_line_chart_places_its_points() -> None:
     assert ys == (HEIGHT - BOTTOM, TOP, pytest.approx((HEIGHT - BOTTOM + TOP) / 2))
     assert "<a>, step 5: 1" in [title.text for title in figure.iter("title")]
     assert line_chart("nothing", {"a": []}) == ""
+
+
+def test_no_two_lines_of_a_chart_look_alike() -> None:
+    chart = str(line_chart("Parts", {f"part {number}": [(0, number), (1, number)] for number in range(10)}))
+    looks = re.findall(r'<polyline class="line ([^"]+)"', chart)
+    assert len(set(looks)) == 10 and looks[:2] == ["s0", "s1"] and looks[8] == "s0 again"
+    assert re.findall(r'<i class="([^"]+)"', chart) == looks
 
 
 def test_histogram_heights_are_the_counts() -> None:
