@@ -133,11 +133,13 @@ def test_completions_meet_their_own_prompts_and_the_serial_run_is_equal_where_no
     assert final[0] == final[1] == final[2]
 
 
-def test_several_steps_share_a_round(make_ahead):
+@pytest.mark.parametrize("name", ["steps_per_generation", "num_iterations"])
+def test_several_steps_share_a_round(make_ahead, name):
     """Two optimizer steps a round: the weights are those from before the round's first."""
-    trainer, server = make_ahead(1, gradient_accumulation_steps=1, steps_per_generation=2, max_steps=6)
+    trainer, server = make_ahead(1, gradient_accumulation_steps=1, max_steps=6, **{name: 2})
     trainer.train()
-    assert [request.weights for request in server.served][::2] == [trainer.weights.before[step] for step in (0, 0, 2)]
+    asked = [request.weights for request in server.served][:: 2 if name == "steps_per_generation" else 1]
+    assert asked == [trainer.weights.before[step] for step in (0, 0, 2)]
     assert [(line["round"], line["step"], line["policy_step"], line["staleness"]) for line in told(trainer)] == [
         (0, 1, 0, 0.0),
         (1, 3, 0, 1.0),
@@ -180,14 +182,15 @@ class Killed(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("rounds_ahead", [1, 2])
-def test_a_killed_run_goes_on_as_if_it_had_not_been(make_ahead, tmp_path, rounds_ahead):
-    settings = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "warmup_steps": 1}
+@pytest.mark.parametrize(("rounds_ahead", "iterations"), [(1, 1), (2, 1), (1, 2)])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(make_ahead, tmp_path, rounds_ahead, iterations):
+    settings = {"num_iterations": iterations, "gradient_accumulation_steps": 1, "warmup_steps": 1}
+    settings |= {"max_steps": 6 * iterations, "save_strategy": "steps", "save_steps": 3 * iterations}
     straight, all_served = make_ahead(rounds_ahead, str(tmp_path / "straight"), **settings)
     straight.train()
 
     killed, server = make_ahead(rounds_ahead, str(tmp_path / "killed"), **settings)
-    killed.add_callback(Killed(4))
+    killed.add_callback(Killed(4 * iterations))
     with pytest.raises(KeyboardInterrupt):
         killed.train()
     killed.ahead.wait()  # what the server had to do still
@@ -196,7 +199,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(make_ahead, tmp_path, rounds
 
     resumed, _ = make_ahead(rounds_ahead, str(tmp_path / "killed"), server, **settings)
     start = parameters(resumed)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / "checkpoint-3"))
+    resumed.train(resume_from_checkpoint=str(tmp_path / "killed" / f"checkpoint-{3 * iterations}"))
     assert changed(parameters(straight), parameters(resumed)) == []
     assert changed(start, parameters(resumed))
     assert told(resumed) == told(straight)
