@@ -14,13 +14,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
+from scipy.stats import ttest_ind
 
 from benchmarks.vllm_lab.lab import compare, save_model, serve
+from invert_rl.evaluation.difficulty import read_ratings
 from invert_rl.grpo.vllm_limits import engine_limits
+from invert_rl.toy.default import start_checkpoint
+from invert_rl.toy.make import make_world
 from invert_rl.video.settings import FrameSettings
 from tests.recipes.test_adapter_chain import GRPO, LORA, SHORT, clips  # noqa: F401 - a fixture
 from tests.recipes.test_train_llavaction import epic  # noqa: F401 - a fixture
@@ -177,6 +183,38 @@ COMMAND = "import sys; from invert_rl.plugins import load_plugins; load_plugins(
     "from invert_rl.cli import main; sys.exit(main(sys.argv[2:]))"
 )
 """A command that takes no ``--plugins``, with the one that is named first."""
+
+
+WHOLE_PROMPTS = """
+from benchmarks.vllm_lab import cpu_engine
+from invert_rl.grpo import vllm_rollout
+
+vllm_rollout.ENGINE_ARGUMENTS["max_num_batched_tokens"] = 65536
+"""
+"""On a CPU the engine stops at a seeded prompt that it computes in pieces."""
+
+
+def test_ratings_by_an_engine_are_those_of_transformers(tmp_path):
+    """Mean rewards of 64 answers to each prompt of the toy world differ by no more than luck; colder ones do."""
+    world = make_world(tmp_path / "toy", 0, 1, 0, 3, workers=2)
+    (tmp_path / "plugin.py").write_text(WHOLE_PROMPTS)
+    rated = {}
+    for name, temperature in (("transformers", 1.0), ("vllm", 1.0), ("vllm", 0.6)):
+        output = tmp_path / f"{name}-{temperature}.jsonl"
+        words = ["rate-difficulty", world["test"], "--videos", tmp_path / "toy" / "videos", "--backend", name]
+        words += ["--model", start_checkpoint(), "--prompt", "think", "--generations", 64, "--max-new-tokens", 40]
+        words += ["--cpu", "--dtype", "float32", *FRAME_OPTIONS, "--temperature", temperature, "--output", output]
+        run("-c", COMMAND, tmp_path / "plugin.py", *words)
+        rated[name, temperature] = read_ratings(output)
+    ours, engine, colder = rated.values()
+    assert ours.keys() == engine.keys() and len(ours) >= 40
+    assert luck(ours, engine) < 1.8 < 3 < luck(ours, colder), (luck(ours, engine), luck(ours, colder))
+
+
+def luck(first: dict[Any, list[float]], second: dict[Any, list[float]]) -> float:
+    """The mean squared difference of means in squared standard errors: 1 where both sample the same answers."""
+    tests = [ttest_ind(values, second[key], equal_var=False) for key, values in first.items()]
+    return fmean(found.statistic**2 for found in tests if not isnan(found.statistic))
 
 
 @pytest.mark.parametrize("engine", ["vllm", "server"])
