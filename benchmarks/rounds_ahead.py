@@ -3,11 +3,11 @@
     python -m benchmarks.rounds_ahead [--rounds 8] [--json]                  # a stand-in server, no vLLM needed
     .venv-vllm/bin/python -m benchmarks.rounds_ahead --engine vllm [--json]  # vLLM's own, on this CPU (make vllm-lab)
 
-The shipped toy model and config, fewer prompts a round. The stand-in takes as long for a round as the trainer takes for
+The shipped toy model and config, fewer prompts a round. The stand-in takes as long for a round as the trainer for
 everything else (a short serial run measures that first, ``--delay`` sets what is added to its computing), as a server
-on GPUs of its own might: it shows what is overlapped, not how fast an engine is. vLLM on this CPU takes the trainer's
-cores away. Where the server takes longer than that all the same, ``--iterations`` makes more updates of a round. Medians
-over the rounds after the second; ``ratio`` is serial over ahead, from runs in turn on one server.
+on GPUs of its own might: it shows what is overlapped, not how fast an engine is. Where its computing alone takes
+longer, ``--iterations`` makes more updates of a round. vLLM on this CPU takes the trainer's cores away. Medians over
+the rounds after the second; ``ratio`` is serial over ahead, from runs in turn on one server.
 """
 
 from __future__ import annotations
