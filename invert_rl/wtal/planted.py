@@ -2,7 +2,8 @@
 
 RGB shows the object of an action, flow its movement. Background shows objects of any class that stand still but close
 by, movements of any class with nothing that belongs to them, and scenes under a moving camera. Neither the length of a
-feature nor a sum over both streams tells where something happens. Two classes have the same object.
+feature nor a sum over both streams tells where something happens. Two classes have the same object. What a row's nearest
+neighbours are labelled tells it (``neighbours`` of `trivial`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ SCENES = 4
 """Backgrounds that a moving camera shows, each with a movement of its own."""
 STRETCHES = 8
 """Stretches of such background, at most."""
+NEIGHBOURS = 30
+"""Training rows that a row is compared with."""
 SHORT = 9
 """Rows of an action that a text calls long."""
 
@@ -79,7 +82,8 @@ def trivial(data: WeakData, rgb_width: int, protocol: str, thresholds: Sequence[
 
     ``length``: rows by the length of their features, for the classes whose videos the video is like. ``difference``:
     rows along the difference of mean features of videos with and without a class. ``both streams``: the product of what
-    is above 0 of it in RGB and in flow, which knows that an action needs the two.
+    is above 0 of it in RGB and in flow, which knows that an action needs the two. ``neighbours``: how many of the
+    nearest training rows are of videos with a class, above what chance gives, for the classes whose rows stand out.
     """
     rows = {video.video: video.features[:].numpy().astype(float) for video in (*data.train, *data.test)}
     labels = torch.stack([video.labels for video in data.train]).numpy() > 0
@@ -101,6 +105,28 @@ def trivial(data: WeakData, rgb_width: int, protocol: str, thresholds: Sequence[
         shown = [np.maximum(centred[:, part] @ towards[:, part].T, 0) for part in streams]
         return shown[0] * shown[1]
 
+    table = np.concatenate([rows[video.video] for video in data.train])
+    owners = np.repeat(labels - labels.mean(axis=0), [len(rows[video.video]) for video in data.train], axis=0)
+
+    def neighbours(video: str) -> np.ndarray:
+        """How much more often than by chance a class's videos are among the nearest training rows', ``(T, C)``."""
+        distance = (table**2).sum(axis=1) - 2 * rows[video] @ table.T  # (T, N), but for what a row has itself
+        nearest = np.argpartition(distance, min(NEIGHBOURS, len(table)) - 1, axis=1)[:, :NEIGHBOURS]
+        return owners[nearest].mean(axis=1)
+
+    def topmost(values: np.ndarray) -> np.ndarray:
+        """Mean of the highest seventh of the rows, ``(C,)``, as multiple-instance learning pools them."""
+        return np.sort(values, axis=0)[-max(1, len(values) // 7) :].mean(axis=0)
+
+    tops = np.stack([topmost(neighbours(video.video)) for video in data.train])
+    heights = np.array([(top[own].mean() + top[~own].mean()) / 2 for top, own in zip(tops.T, labels.T, strict=True)])
+
+    def near(video: str) -> np.ndarray:
+        """The same above its least, for the classes whose topmost rows stand out; the likeliest one at least."""
+        values = neighbours(video)
+        above = topmost(values) - heights
+        return (values - values.min(axis=0)) * np.maximum(above > 0, above == above.max())
+
     rules = {
         "length": lambda video: np.linalg.norm(rows[video] - centre, axis=1)[:, None] * likely(video),
         "length, smoothed": lambda video: smoothed(
@@ -110,6 +136,8 @@ def trivial(data: WeakData, rgb_width: int, protocol: str, thresholds: Sequence[
         "difference, smoothed": lambda video: smoothed((rows[video] - centre) @ towards.T * likely(video)),
         "both streams": lambda video: both(video) * likely(video),
         "both streams, smoothed": lambda video: smoothed(both(video) * likely(video)),
+        "neighbours": near,
+        "neighbours, smoothed": lambda video: smoothed(near(video)),
     }
     return best_rule(
         rules,
