@@ -2,8 +2,8 @@
 
 RGB shows the object of an action, flow its movement. Background shows objects of any class that stand still but close
 by, movements of any class with nothing that belongs to them, and scenes under a moving camera. Neither the length of a
-feature nor a sum over both streams tells where something happens. Two classes have the same object. What a row's nearest
-neighbours are labelled tells it (``neighbours`` of `trivial`).
+feature nor a sum over both streams tells where something happens. Two classes have the same object. Nearest
+neighbours tell it (see `trivial`).
 """
 
 from __future__ import annotations
