@@ -22,7 +22,7 @@ from invert_rl.psftr.splits import make_splits, write_splits
 from invert_rl.psftr.text import DEFAULT_PROMPT, PROMPTS, write_text
 from invert_rl.tal.data import Video
 from invert_rl.tal.planted import PlantedSettings, PlantedWorld, free_stretches, plant, unit_vectors, write_world
-from invert_rl.tal.trivial import best_rule, smoothed
+from invert_rl.tal.trivial import best_rule, neighbours_of, smoothed, windows
 
 if TYPE_CHECKING:
     from invert_rl.psftr.experiment import DetectionSet, SplitData
@@ -114,7 +114,8 @@ def trivial(
 
     ``text``: the product of rows and class texts. ``map``: the same after a ridge regression from the mean features of
     seen classes to their texts. ``map of foreground``: these times what a ridge regression gives each row for being of
-    an action of any class.
+    an action of any class. ``neighbours``: how many of the nearest windows of seven training rows
+    are, for the class that the map says.
     """
     means: list[np.ndarray] = []
     texts: list[np.ndarray] = []
@@ -141,23 +142,35 @@ def trivial(
         video: np.maximum(scores, 0) * smoothed(np.maximum((rows[video] - outside) @ action, 0)[:, None])
         for video, scores in found["map"].items()
     }
+    surroundings = np.concatenate([windows(one.features[:].numpy()) for one in data.slices])
+    foreground = np.concatenate([_inside(one, None) for one in data.slices])[:, None]
     rules = {}
     for name, scores in found.items():
         rules[name] = scores.__getitem__
         rules[f"{name}, smoothed"] = {video: smoothed(values) for video, values in scores.items()}.__getitem__
         # every video has one class: the one of the highest rows
         rules[f"{name}, one class"] = {video: _one_class(values) for video, values in scores.items()}.__getitem__
+    near = {video: neighbours_of(windows(values), surroundings, foreground) for video, values in rows.items()}
+    rules["neighbours, one class"] = {
+        video: smoothed(near[video]) * (_one_class(scores) > 0).any(axis=0) for video, scores in found["map"].items()
+    }.__getitem__
     videos = [(video.video, video.grid, video.duration) for video in test.videos]
     return best_rule(rules, videos, test.classes, test.database, subset, protocol, thresholds)
 
 
 def _rows_of(video: Video, label: int | None) -> np.ndarray:
     """Rows ``(N, D)`` of a class, or of background (None)."""
+    inside = _inside(video, label)
+    return video.features[:].numpy()[~inside if label is None else inside]
+
+
+def _inside(video: Video, label: int | None) -> np.ndarray:
+    """Whether each row ``(T,)`` lies in an action of a class, or of any (None)."""
     inside = np.zeros(len(video.features), dtype=bool)
     for (start, end), own in zip(video.segments.tolist(), video.labels.tolist(), strict=True):
         if label is None or own == label:
             inside[max(0, round(start + 0.5)) : round(end + 0.5)] = True
-    return video.features[:].numpy()[~inside if label is None else inside]
+    return inside
 
 
 def _one_class(scores: np.ndarray) -> np.ndarray:

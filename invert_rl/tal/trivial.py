@@ -20,6 +20,11 @@ LEVELS = 10
 MARGIN = 0.25
 """Of a stretch's length, what is looked at on either side."""
 
+REACH = 3
+"""Rows on either side of a row that `windows` shows with it."""
+NEIGHBOURS = 20
+"""Training rows that a row is compared with."""
+
 Rows = Callable[[str], np.ndarray]
 """Scores ``(T, C)`` of a video's rows for each class."""
 
@@ -99,3 +104,17 @@ def smoothed(scores: np.ndarray, rows: int = 5) -> np.ndarray:
     """Row scores ``(T, C)`` averaged over ``rows`` neighbours."""
     kernel = np.ones(rows) / rows
     return np.stack([np.convolve(values, kernel, "same") for values in scores.T], axis=1)
+
+
+def windows(features: np.ndarray, reach: int = REACH) -> np.ndarray:
+    """Each row of ``(T, D)`` with ``reach`` more on either side, ``(T, (2 reach + 1) D)``; ends are repeated."""
+    padded = np.pad(features, ((reach, reach), (0, 0)), mode="edge")
+    return np.concatenate([padded[place : place + len(features)] for place in range(2 * reach + 1)], axis=1)
+
+
+def neighbours_of(features: np.ndarray, table: np.ndarray, owners: np.ndarray, count: int = NEIGHBOURS) -> np.ndarray:
+    """Mean ``(T, C)`` of what the nearest ``count`` rows of ``table`` ``(N, D)`` have in ``owners`` ``(N, C)``."""
+    count = min(count, len(table))
+    distance = (table**2).sum(axis=1) - 2 * features @ table.T  # but for the length of the row itself
+    nearest = np.argpartition(distance, count - 1, axis=1)[:, :count]
+    return owners[nearest].mean(axis=1)

@@ -17,7 +17,7 @@ import torch
 
 from invert_rl.tal.grid import Grid
 from invert_rl.tal.planted import TWINS, PlantedSettings, PlantedWorld, free_stretches, plant, unit_vectors
-from invert_rl.tal.trivial import best_rule, smoothed
+from invert_rl.tal.trivial import best_rule, neighbours_of, smoothed
 from invert_rl.wtal.data import WeakData, WeakVideo
 
 WORLD = PlantedSettings(lengths=(4, 20), actions=3)
@@ -26,8 +26,6 @@ SCENES = 4
 """Backgrounds that a moving camera shows, each with a movement of its own."""
 STRETCHES = 8
 """Stretches of such background, at most."""
-NEIGHBOURS = 30
-"""Training rows that a row is compared with."""
 SHORT = 9
 """Rows of an action that a text calls long."""
 
@@ -110,9 +108,7 @@ def trivial(data: WeakData, rgb_width: int, protocol: str, thresholds: Sequence[
 
     def neighbours(video: str) -> np.ndarray:
         """How much more often than by chance a class's videos are among the nearest training rows', ``(T, C)``."""
-        distance = (table**2).sum(axis=1) - 2 * rows[video] @ table.T  # (T, N), but for what a row has itself
-        nearest = np.argpartition(distance, min(NEIGHBOURS, len(table)) - 1, axis=1)[:, :NEIGHBOURS]
-        return owners[nearest].mean(axis=1)
+        return neighbours_of(rows[video], table, owners)
 
     def topmost(values: np.ndarray) -> np.ndarray:
         """Mean of the highest seventh of the rows, ``(C,)``, as multiple-instance learning pools them."""

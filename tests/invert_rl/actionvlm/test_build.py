@@ -90,11 +90,13 @@ def test_shuffled_labels_are_the_same_labels_elsewhere(tmp_path):
 
 
 def test_the_generated_world_is_no_matter_of_single_rows(tmp_path):
-    """Its best fixed rule is far from right, on three worlds; twins look alike, and borders are everyone's."""
+    """Rules of single rows are far from right, on three worlds, and windows nearer; twins look alike."""
     for seed in range(3):
         data = planted_data(tmp_path / str(seed), seed, settings=replace(WORLD, train_videos=48, test_videos=24))
         found = trivial(data, "actionformer", None)
-        assert 0.2 < found["average_mAP"] < 0.75, found["rules"]
+        rows = max(value for rule, value in found["rules"].items() if "class mean" in rule)
+        assert 0.2 < rows < 0.7 < found["average_mAP"] < 0.9, found["rules"]
+        assert found["rule"] == "neighbours, smoothed"
         assert found["rules"]["nearest class mean of vision"] < found["rules"]["nearest class mean"]
         assert found["average_mAP"] == max(found["rules"].values())
 

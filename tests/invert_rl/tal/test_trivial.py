@@ -14,7 +14,7 @@ from invert_rl.psftr.planted import trivial as psftr_rules
 from invert_rl.psftr.settings import PSFTRArguments
 from invert_rl.tal.grid import Grid
 from invert_rl.tal.planted import PlantedSettings, free_stretches, plant, unit_vectors
-from invert_rl.tal.trivial import best_rule, class_means, detections_of, nearest_mean, smoothed
+from invert_rl.tal.trivial import best_rule, class_means, detections_of, nearest_mean, neighbours_of, smoothed, windows
 from invert_rl.wtal.data import from_planted
 from invert_rl.wtal.planted import WORLD, object_world
 from invert_rl.wtal.planted import trivial as weak_rules
@@ -60,6 +60,11 @@ def test_rules_by_hand() -> None:
     scores = nearest_mean(np.array([[1.0, 0.0], [0.0, 8.0]]), means)
     assert scores.tolist() == [[2.0, 0.0], [0.0, 0.0]]
     assert smoothed(np.array([[0.0], [5.0], [0.0], [0.0], [0.0]])).flatten().tolist() == [1, 1, 1, 1, 0]
+    assert windows(np.array([[1.0], [2.0], [3.0]]), 1).tolist() == [[1, 1, 2], [1, 2, 3], [2, 3, 3]]
+    table, owners = np.array([[0.0, 0.0], [1.0, 0.0], [9.0, 9.0]]), np.array([[1.0], [0.0], [4.0]])
+    assert neighbours_of(np.array([[0.4, 0.0], [9.0, 8.0]]), table, owners, 1).tolist() == [[1], [4]]
+    assert neighbours_of(np.array([[0.4, 0.0]]), table, owners, 2).tolist() == [[0.5]]
+    assert neighbours_of(np.zeros((1, 2)), table, owners, 99).tolist() == [[5 / 3]]  # all there are
     vectors = unit_vectors(np.random.default_rng(0), 3, 8)
     assert np.allclose(vectors @ vectors.T, np.eye(3))
     assert np.allclose(np.linalg.norm(unit_vectors(np.random.default_rng(0), 9, 4), axis=1), 1)
