@@ -15,7 +15,7 @@ from invert_rl.report.completions import read_completions
 from invert_rl.report.media import Kind, Medium, media_of
 from invert_rl.report.run_data import Run
 from invert_rl.report.samples import Sample
-from invert_rl.report.tables import confusions, metric_changes, step_times, verb_table
+from invert_rl.report.tables import confusions, metric_changes, naming_table, step_times, verb_table
 from invert_rl.tasks import TASKS
 
 SHARES = (
@@ -80,6 +80,7 @@ def render_page(run: Run, samples: Sequence[Sample], kind: Kind, limit_bytes: in
         times=times,
         histogram=histogram("IoU of the answers to TVG", _ious(samples)),
         verbs=verb_table(samples),
+        naming=naming_table(samples),
         confusions=confusions(samples),
         samples=samples,
         tasks={sample.task: sample.label for sample in samples},

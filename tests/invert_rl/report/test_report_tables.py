@@ -11,7 +11,7 @@ from data_prep.rows import Row
 from invert_rl.evaluation.predictions import Prediction
 from invert_rl.report.charts import BOTTOM, HEIGHT, TOP, bin_counts, histogram, line_chart, nice_ticks, thinned
 from invert_rl.report.samples import make_samples, thought_of
-from invert_rl.report.tables import confusions, metric_changes, step_times, verb_table
+from invert_rl.report.tables import confusions, metric_changes, naming_table, step_times, verb_table
 from rewards.pipelines import load_pipeline
 
 
@@ -78,6 +78,23 @@ def test_table_by_verb() -> None:
     assert opened.columns["mIoU"].before == pytest.approx(25) and opened.columns["mIoU"].after == pytest.approx(100)
     assert opened.columns["AR"].difference == pytest.approx(50)
     assert closed.columns["R1@0.5"].after == 0 and closed.columns["AR"].before == 100
+
+
+def test_grounding_by_naming() -> None:
+    rows = [
+        Row(name, "v.mp4", 20.0, "a person opens a box", ((0.0, 10.0),), meta={"verbs": ["open"]}) for name in "abcde"
+    ]
+    spans = {"a": (0.0, 10.0), "b": (0.0, 5.0), "c": (0.0, 2.0), "d": (0.0, 4.0), "e": (15.0, 20.0)}
+    named = {"a": "open", "b": "open", "c": "close", "d": "close", "e": "close"}
+    after = [
+        Prediction(name, "tvg", [span], f"<answer>{span[0]} to {span[1]}</answer>") for name, span in spans.items()
+    ]
+    after += [ar(name, verb, float(verb == "open")) for name, verb in named.items()]
+    (found,) = naming_table(make_samples(rows, [], after, load_pipeline()))
+    assert (found.task, found.when, found.right, found.wrong) == ("AR", "after", 2, 3)
+    assert (found.right_iou, found.wrong_iou) == (pytest.approx(75), pytest.approx(20))  # 100, 50 and 20, 40, 0
+    assert found.difference == pytest.approx(55) and found.half == pytest.approx(1.96 * (1250 / 2 + 400 / 3) ** 0.5)
+    assert naming_table(samples()) == []  # fewer than two rows on a side
 
 
 def test_similar_verbs() -> None:
