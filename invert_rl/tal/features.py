@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -124,18 +126,21 @@ class Features:
         return [video for video in videos if self._name(video) is None]
 
     def _name(self, video: str) -> str | None:
-        """The name that a video's features have: with the layout's prefix, or without it; capitals or not."""
+        """The name that a video's features have: with the layout's prefix, or without it; `folded` alike."""
         wanted = (f"{self.layout.prefix}{video}{self.layout.suffix}", f"{video}{self.layout.suffix}")
         exact = next((name for name in wanted if name in self._names), None)
-        return exact or next(
-            (self._folded[name.casefold()] for name in wanted if name.casefold() in self._folded), None
-        )
+        return exact or next((self._folded[folded(name)] for name in wanted if folded(name) in self._folded), None)
 
     def _grid(self, fps: float | None, where: str) -> Grid:
         if self.layout.fps is None and fps is None:
             raise DataError(
                 f"{where}: these features were taken at each video's own frame rate, which the annotations do not "
                 "say; give --feature_fps if one holds for all, or --frame_rates"
+            )
+        if self.layout.fps is None and not is_rate(fps):
+            raise DataError(
+                f"{where}: the annotated fps must be frames a second above 0, found {fps!r}; correct it, or give "
+                "--frame_rates, or --feature_fps if one holds for all"
             )
         return self.layout.grid(fps)
 
@@ -198,8 +203,8 @@ class Features:
 
     @cached_property
     def _folded(self) -> dict[str, str]:
-        """The names in lower case, and as they are."""
-        return {name.casefold(): name for name in self._names}
+        """The names as `folded` writes them, and as they are."""
+        return {folded(name): name for name in self._names}
 
 
 @dataclass(frozen=True)
@@ -233,12 +238,25 @@ class Rows:
         return (whole if self.size is None else resize(whole, self.size, self.mode))[part]
 
 
+def is_rate(fps: object) -> bool:
+    """Whether an annotated frame rate is a number above 0."""
+    return isinstance(fps, (int, float)) and not isinstance(fps, bool) and 0 < fps < math.inf
+
+
+def folded(name: str) -> str:
+    """A name without regard to capitals and to how accents are encoded, which file systems change."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def read_array(path: Path, key: str | None = None) -> np.ndarray:
     """The array of an npy (mapped into memory), npz (``key``, else ``feats``, else the only one) or pt file.
 
     Of a pt file with an object of tensors likewise ``key``, else ``feats``. Raises `DataError` where it cannot be read,
-    among these an array of Python objects, which is a pickle.
+    among these an array of Python objects, which is a pickle, and what is no file, such as a pipe, which would be
+    waited for.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: cannot read the features (no file: a folder, a pipe or a broken link)")
     try:
         if path.suffix == ".pt":
             stored = torch.load(path, map_location="cpu", weights_only=True)
@@ -261,6 +279,8 @@ def read_array(path: Path, key: str | None = None) -> np.ndarray:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         pickled = "Python objects" in reason or "Object arrays" in reason
         hint = "; a pickled object array is read by read_joint_features" if pickled else ""
+        if "load it unsafely" in reason:  # numpy takes whatever does not begin like npy for a pickle
+            reason = "it does not begin like an npy file"
         raise DataError(f"{path}: cannot read the features ({reason}){hint}") from error
 
 

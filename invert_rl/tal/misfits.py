@@ -13,7 +13,7 @@ import numpy as np
 from data_prep.errors import DataError
 from data_prep.progress import progress
 from invert_rl.evaluation.detection.files import scored_annotations
-from invert_rl.tal.features import Features, Layout
+from invert_rl.tal.features import Features, Layout, is_rate
 from invert_rl.tal.grid import LengthError
 
 POLICIES = ("error", "skip", "take")
@@ -150,7 +150,8 @@ def infer_layout(features: Features, database: Mapping[str, Any]) -> Layout:
         return layout
     rows = np.array([shapes[video][0] for video in chosen], dtype=float)
     seconds = np.array([float(database[video]["duration"]) for video in chosen])
-    rates = np.array([float(database[video].get("fps") or np.nan) for video in chosen])
+    annotated = [database[video].get("fps") for video in chosen]
+    rates = np.array([float(rate) if is_rate(rate) else np.nan for rate in annotated])
     found = []
     for places, fps in ((seconds * rates, None), (seconds, 1.0)):
         there = np.isfinite(places)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ import torch
 from data_prep.errors import DataError
 from invert_rl.tal.features import LAYOUTS, Features, Layout, read_array
 from invert_rl.tal.joint import ANNOTATIONS, FEATURES, read_joint_features
+from invert_rl.tal.misfits import infer_layout, inspect_features
 
 LAYOUT = Layout(6, 4, 16, 30.0)
 ROWS = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
@@ -82,9 +87,40 @@ def test_bad_arrays(array: np.ndarray, message: str, tmp_path: Path) -> None:
         Features(tmp_path, LAYOUT).read("a")
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to nothing", "link to itself"])
+def test_what_is_no_file_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "a.npy"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(tmp_path / "none" if kind == "link to nothing" else place)
+    with pytest.raises(DataError, match="a.npy: cannot read the features .no file"):
+        Features(tmp_path, LAYOUT).read("a")
+
+
+def test_names_whose_accents_a_file_system_encoded_anew(tmp_path: Path) -> None:
+    np.save(tmp_path / (unicodedata.normalize("NFD", "Café") + ".npy"), ROWS)
+    assert np.array_equal(Features(tmp_path, LAYOUT).read(unicodedata.normalize("NFC", "café")), ROWS)
+
+
+@pytest.mark.parametrize("fps", [0, -25.0, "30", True, float("nan"), float("inf")])
+def test_frame_rates_that_are_none(fps: Any, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ROWS)
+    own = Features(tmp_path, replace(LAYOUT, fps=None))
+    with pytest.raises(DataError, match="a.npy: the annotated fps must be frames a second above 0, found"):
+        own.check("a", 1.0, fps)
+    with pytest.raises(DataError, match="own frame rate"):
+        own.check("a", 1.0, None)
+    database = {"a": {"subset": "test", "duration": 1.0, "fps": fps, "annotations": []}}
+    assert list(inspect_features(own, database).odd) == ["a"]
+    assert infer_layout(own, database).width == ROWS.shape[1]
+
+
 def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"not an array")
-    with pytest.raises(DataError, match="a.npy: cannot read"):
+    with pytest.raises(DataError, match="a.npy: cannot read the features .it does not begin like an npy file"):
         Features(tmp_path, LAYOUT).read("a")
     np.savez(tmp_path / "b.npz", x=ROWS, y=ROWS)
     with pytest.raises(DataError, match="no array 'feats'; the file has: x, y"):
