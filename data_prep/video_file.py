@@ -59,7 +59,8 @@ BEFORE_19: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__
 def resolve(root: str | os.PathLike[str], name: str) -> Path:
     """The file that a video name means inside the folder ``root`` (which may itself be a link).
 
-    Raises `VideoError` for a name that leaves the folder, by itself or through a symbolic link.
+    Raises `VideoError` for a name that leaves the folder, by itself or through a symbolic link, and `DataError` where
+    the folder itself is gone or holds nothing any more, as when a mount is lost: no video of it is broken then.
     """
     try:
         check_video_name(name, name)
@@ -73,7 +74,17 @@ def resolve(root: str | os.PathLike[str], name: str) -> Path:
     if not path.is_relative_to(folder):
         reason = "a symbolic link leads out of the video folder; copy the file into it"
         raise VideoError(name, reason, UNREADABLE)
+    if not os.path.exists(path) and not _holds_anything(folder):
+        raise DataError(f"{root}: the video folder is gone or empty; start again when it is back")
     return path
+
+
+def _holds_anything(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def look_at(path: str | os.PathLike[str], name: str) -> os.stat_result:

@@ -20,6 +20,7 @@ import torch
 from video_clips import HEIGHT, WIDTH, constant_rate, read_indices, write_video
 
 import invert_rl.video.store as store_module
+from data_prep.errors import DataError
 from invert_rl.video.clip import Clip
 from invert_rl.video.disk import Source, entry_path, writing
 from invert_rl.video.errors import VideoError
@@ -175,7 +176,7 @@ def test_a_changed_video_is_decoded_again_and_a_copied_one_is_not(
     constant_rate(videos / "clip.mp4", "libx264", frames=60)
     assert len(FrameStore(videos, SETTINGS, directory=directory).clip(WHOLE).frames) == 12
     assert len(decoded) == 3 and len(entries(directory)) == 1
-    (videos / "clip.mp4").unlink()
+    (videos / "clip.mp4").rename(videos / "other.mp4")
     with pytest.raises(VideoError, match="no such file"):
         FrameStore(videos, SETTINGS, directory=directory).clip(WHOLE)
 
@@ -344,3 +345,18 @@ def test_a_source_that_cannot_be_hashed_is_the_videos_error_and_not_the_stores(
     with pytest.raises(VideoError, match=r"clip.mp4: cannot be read \(Input/output error\)"):
         store.clip(WHOLE)
     assert store.write_error is None
+
+
+@pytest.mark.parametrize("lost", ["gone", "empty"])
+def test_a_lost_video_folder_is_no_broken_video(tmp_path, lost):
+    """A mount that goes away in the middle of a run must not have every video left out of it."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    constant_rate(videos / "clip.mp4", "libx264", frames=30)
+    store = FrameStore(videos, SETTINGS)
+    shutil.rmtree(videos)
+    if lost == "empty":
+        videos.mkdir()
+    with pytest.raises(DataError, match="the video folder is gone or empty") as raised:
+        store.clip(WHOLE)
+    assert not isinstance(raised.value, VideoError)
