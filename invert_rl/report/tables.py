@@ -139,7 +139,7 @@ class NamingRow:
 
 
 def naming_table(samples: Sequence[Sample]) -> list[NamingRow]:
-    """Whether grounding is worse where the action is not understood, as the paper has it (Fig. 1).
+    """Whether grounding is worse where a task does not name the action, as the paper has it (Fig. 1).
 
     One row per task that names actions (VC, AR, VD) and time; an action is named rightly where that answer's value
     is 1. Tasks with fewer than two rows on either side are left out.
