@@ -12,89 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from data_prep.errors import DataError
+from invert_rl.tal.actionformer_settings import METHODS
 from invert_rl.tal.annotations import class_names
 from invert_rl.tal.checkpoint import SavedDetector
 from invert_rl.tal.detector import Detector, DetectorConfig
 from invert_rl.tal.features import Layout
 from invert_rl.tal.nms import Suppression
-from invert_rl.tal.points import RANGES
 from invert_rl.tal.pyramid import PyramidConfig
 
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "dataset": {
-        "feat_stride": 16,
-        "num_frames": 32,
-        "default_fps": None,
-        "input_dim": 2304,
-        "num_classes": 97,
-        "downsample_rate": 1,
-        "max_seq_len": 2304,
-        "force_upsampling": False,
-        "file_prefix": None,
-    },
-    "model": {
-        "backbone_type": "convTransformer",
-        "fpn_type": "identity",
-        "backbone_arch": [2, 2, 5],
-        "scale_factor": 2,
-        "regression_range": [list(pair) for pair in RANGES],
-        "n_head": 4,
-        "n_mha_win_size": -1,
-        "embd_kernel_size": 3,
-        "embd_dim": 512,
-        "embd_with_ln": True,
-        "fpn_dim": 512,
-        "fpn_with_ln": True,
-        "fpn_start_level": 0,
-        "head_dim": 512,
-        "head_kernel_size": 3,
-        "head_num_layers": 3,
-        "head_with_ln": True,
-        "use_abs_pe": False,
-        "use_rel_pe": False,
-    },
-    "train_cfg": {
-        "center_sample": "radius",
-        "center_sample_radius": 1.5,
-        "loss_weight": 1.0,
-        "cls_prior_prob": 0.01,
-        "init_loss_norm": 2000,
-        "dropout": 0.1,
-        "droppath": 0.1,
-        "label_smoothing": 0.0,
-    },
-    "test_cfg": {
-        "pre_nms_thresh": 0.001,
-        "pre_nms_topk": 5000,
-        "iou_threshold": 0.1,
-        "min_score": 0.01,
-        "max_seg_num": 1000,
-        "nms_method": "soft",
-        "nms_sigma": 0.5,
-        "duration_thresh": 0.05,
-        "multiclass_nms": True,
-        "voting_thresh": 0.75,
-    },
-}
-"""What a setting is where the file is silent."""
-ONLY = {
-    "backbone_type": "convTransformer",
-    "fpn_type": "identity",
-    "scale_factor": 2,
-    "embd_kernel_size": 3,
-    "embd_with_ln": True,
-    "fpn_with_ln": True,
-    "fpn_start_level": 0,
-    "head_kernel_size": 3,
-    "head_with_ln": True,
-    "use_rel_pe": False,
-}
-"""Settings of ``model`` of which one value is supported, the one that all released weights have."""
-METHODS = {"soft": "gaussian", "hard": "hard"}
 RENAMED = (
     (r"backbone\.embd\.(\d+)\.conv\.", r"pyramid.embedding.\1.conv."),
     (r"backbone\.embd_norm\.(\d+)\.", r"pyramid.embedding_norms.\1."),
@@ -118,31 +46,6 @@ RENAMED = (
 """Official names of weights, and ours."""
 SCALE = r"reg_head\.scale\.(\d+)\.scale"
 NORM = re.compile(r"norms?\.(\d+\.|key\.|query\.|value\.)?(weight|bias)$")
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The repository's yaml with its defaults; raises `DataError` for another file and for what is not supported."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot read the settings ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("dataset"), dict):
-        raise DataError(f"{path}: expected ActionFormer's settings, a mapping with 'dataset' and 'model'")
-    settings = {**content}
-    for part, known in DEFAULTS.items():
-        given = content.get(part) or {}
-        if not isinstance(given, dict):
-            raise DataError(f"{path}: {part} must be a mapping")
-        settings[part] = {**known, **given}
-    model = settings["model"]
-    for name, value in ONLY.items():
-        if model[name] != value:
-            raise DataError(f"{path}: model.{name} is {model[name]!r}; only {value!r} is supported")
-    if not model["embd_dim"] == model["fpn_dim"] == model["head_dim"]:
-        raise DataError(f"{path}: embd_dim, fpn_dim and head_dim must be equal")
-    if settings["test_cfg"]["nms_method"] not in METHODS:
-        raise DataError(f"{path}: test_cfg.nms_method must be one of {', '.join(METHODS)}")
-    return settings
 
 
 def saved_detector(settings: Mapping[str, Any], database: Mapping[str, Any], where: str) -> SavedDetector:

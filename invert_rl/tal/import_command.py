@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 def of_actionformer(args: argparse.Namespace) -> tuple[SavedDetector, Detector]:
     """Detector of the authors' repository."""
-    from invert_rl.tal.actionformer import detector_of, read_settings, read_weights, saved_detector
+    from invert_rl.tal.actionformer import detector_of, read_weights, saved_detector
+    from invert_rl.tal.actionformer_settings import read_settings
     from invert_rl.tal.annotations import read_database
 
     if args.annotations is None or args.class_map is not None:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from data_prep.errors import DataError
 from invert_rl.cli import main
-from invert_rl.tal.actionformer import read_settings, read_weights, saved_detector
+from invert_rl.tal.actionformer import read_weights, saved_detector
+from invert_rl.tal.actionformer_settings import read_settings
 from invert_rl.tal.checkpoint import load_detector, read_about
 from invert_rl.tal.external import read_video_scores, with_video_classes
 
@@ -198,7 +199,10 @@ def test_bad_features_of_detect(golden: Any, tmp_path: Path, capsys: Any) -> Non
     ("change", "message"),
     [
         (lambda config: config["model"].update(fpn_type="fpn"), "fpn_type is 'fpn'; only 'identity'"),
-        (lambda config: config["model"].update(backbone_arch=[2, 2, 4]), "4 regression ranges for 5 levels"),
+        (
+            lambda config: config["model"].update(backbone_arch=[2, 2, 4]),
+            "regression_range has 4 entries, but backbone_arch makes 5 levels",
+        ),
         (lambda config: config["model"].update(head_num_layers=2), "has unknown"),
         (lambda config: config["model"].update(head_num_layers=4), "lacks"),
         (lambda config: config["dataset"].update(num_classes=4), "4 classes, but the annotations have 5"),
@@ -212,6 +216,50 @@ def test_settings_that_do_not_fit(change: Any, message: str, golden: Any, tmp_pa
     given = ["--config", str(found["config"]), "--annotations", str(found["annotations"])]
     assert main(["import-actionformer", str(found["checkpoint"]), *given, "--output", str(tmp_path / "model")]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("dataset", "input_dim", [1024, 1024]),
+        ("dataset", "max_seq_len", 2300),  # no whole chunks of a window of 9 at the last level
+        ("dataset", "max_seq_len", None),
+        ("dataset", "feat_stride", 0),
+        ("dataset", "default_fps", "30"),
+        ("dataset", "downsample_rate", 1.5),
+        ("dataset", "force_upsampling", "yes"),
+        ("model", "n_head", 0),
+        ("model", "n_mha_win_size", [9, 9]),
+        ("model", "n_mha_win_size", "9"),
+        ("model", "backbone_arch", [2, 2]),
+        ("model", "regression_range", [0, 4, 8, 16, 32, 64]),
+        ("model", "regression_range", None),
+        ("train_cfg", "center_sample", "circle"),
+        ("train_cfg", "cls_prior_prob", 0),
+        ("test_cfg", "nms_sigma", 0),
+        ("test_cfg", "max_seg_num", -5),
+        ("test_cfg", "pre_nms_topk", "many"),
+        ("test_cfg", "multiclass_nms", "no"),
+        ("test_cfg", "voting_thresh", None),
+        ("test_cfg", "min_score", float("nan")),
+    ],
+)
+def test_settings_that_are_none(part: str, name: str, value: Any, tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    settings: dict[str, Any] = {"dataset": {}, "model": {"n_mha_win_size": 9}}
+    file.write_text(yaml.safe_dump(settings))
+    read_settings(file)  # as published for EPIC-KITCHENS, 2,304 rows
+    settings.setdefault(part, {})[name] = value
+    file.write_text(yaml.safe_dump(settings))
+    with pytest.raises(DataError, match=rf"c.yaml: {part}.{name} "):
+        read_settings(file)
+
+
+@pytest.mark.parametrize("subsets", [[], 5, ["validation", None]])
+def test_subsets_that_are_none(subsets: Any, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"dataset": {}, "val_split": subsets}))
+    with pytest.raises(DataError, match="val_split must be names of subsets"):
+        read_settings(tmp_path / "c.yaml")
 
 
 def test_a_pickle_is_not_run(tmp_path: Path) -> None:
