@@ -67,7 +67,7 @@ def saved_detector(settings: Mapping[str, Any], database: Mapping[str, Any], whe
         embedding_layers=model["backbone_arch"][0],
         stem_layers=model["backbone_arch"][1],
         levels=1 + model["backbone_arch"][2],
-        window=_window(model["n_mha_win_size"]),
+        window=attention_window(model["n_mha_win_size"]),
         positions=window if model["use_abs_pe"] else 0,
         dropout=train["dropout"],
         drop_path=train["droppath"],
@@ -202,7 +202,8 @@ def detector_of(
     return model.eval()
 
 
-def _window(value: int | list[int]) -> int | tuple[int, ...]:
+def attention_window(value: int | Sequence[int]) -> int | tuple[int, ...]:
+    """A window as `PyramidConfig` has it; both repositories attend to all rows where it is not above 1."""
     if isinstance(value, int):
         return value if value > 1 else 0
     return tuple(width if width > 1 else 0 for width in value)

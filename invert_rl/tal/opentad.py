@@ -14,6 +14,7 @@ from typing import Any
 
 from data_prep.errors import DataError
 from data_prep.files import read_text
+from invert_rl.tal.actionformer import attention_window
 from invert_rl.tal.checkpoint import SavedDetector
 from invert_rl.tal.detector import DetectorConfig
 from invert_rl.tal.features import Layout
@@ -49,12 +50,14 @@ TYPES = {"model": "ActionFormer", "projection": "Conv1DTransformerProj", "neck":
 """Parts of ``model`` of which one type is supported."""
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The settings of an OpenTAD config with those of its ``_base_`` files underneath.
 
     The file is parsed, not run: assignments of literals, ``dict(...)``, names assigned before and sums of these. Raises
-    `DataError` for anything else.
+    `DataError` for anything else, also for a file that is underneath itself; ``above`` are those on the way to it.
     """
+    if path.resolve() in above:
+        raise DataError(f"{above[-1]}: {BASES} leads back to {path}")
     try:
         tree = ast.parse(read_text(path), str(path))
     except SyntaxError as error:
@@ -69,7 +72,7 @@ def read_config(path: Path) -> dict[str, Any]:
     bases = known.pop(BASES, [])
     settings: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        settings = merged(settings, read_config(path.parent / base))
+        settings = merged(settings, read_config(path.parent / base, (*above, path.resolve())))
     return merged(settings, known)
 
 
@@ -145,7 +148,7 @@ def _saved_detector(settings: Mapping[str, Any], classes: tuple[str, ...], where
         embedding_layers=arch[0],
         stem_layers=arch[1],
         levels=1 + arch[2],
-        window=max(window, 0) if isinstance(window, int) else tuple(max(width, 0) for width in window),
+        window=attention_window(window),
         positions=projection["max_seq_len"] if projection.get("use_abs_pe") else 0,
         dropout=projection["conv_cfg"]["proj_pdrop"],
         drop_path=projection["path_pdrop"],

@@ -262,6 +262,18 @@ def test_what_is_not_supported_is_named(old: str, new: str, message: str, folder
         saved_detector(read_config(folder / "c.py"), CLASSES, "c.py")
 
 
+def test_bases_that_lead_back_to_a_file(folder: Path) -> None:
+    (folder / "base" / "model.py").write_text('_base_ = "../c.py"\n' + MODEL)
+    with pytest.raises(DataError, match=r"model.py: _base_ leads back to .*c.py"):
+        read_config(folder / "c.py")
+
+
+@pytest.mark.parametrize(("given", "window"), [("-1", (0, 0, 0)), ("1", (0, 0, 0)), ("[9, 5, 1]", (9, 5, 0))])
+def test_windows_of_one_row_are_none(given: str, window: tuple[int, ...], folder: Path) -> None:
+    (folder / "base" / "model.py").write_text(MODEL.replace("n_mha_win_size=-1", f"n_mha_win_size={given}"))
+    assert saved_detector(read_config(folder / "c.py"), CLASSES, "c.py").config.pyramid.windows == window
+
+
 def test_resized_and_class_agnostic(folder: Path) -> None:
     (folder / "c.py").write_text(
         CONFIG.replace("multiclass=True", "multiclass=False")
