@@ -17,7 +17,7 @@ from data_prep.files import atomic_write, read_json
 from invert_rl.psftr.clip import Clip
 from invert_rl.psftr.text import PROMPTS, write_text
 from invert_rl.tal.annotations import plain_name
-from invert_rl.tal.features import Layout
+from invert_rl.tal.features import Layout, is_rate
 from invert_rl.video.clip import Clip as FrameClip
 from invert_rl.video.errors import VideoError
 from invert_rl.video.ref import VideoRef
@@ -70,10 +70,14 @@ def claim_folder(folder: Path, extraction: Extraction) -> None:
 
 
 def rate_of(video: str, record: Mapping[str, Any], extraction: Extraction) -> float:
-    """Frames a second that the stride of a video counts; raises `DataError` where nothing says it."""
+    """Frames a second that the stride of a video counts; raises `DataError` where nothing says it, or no rate."""
     fps = extraction.fps if extraction.fps is not None else record.get("fps")
     if fps is None:
         raise DataError(f"video {video!r} has no fps in the annotations; give --fps, the rate that the stride counts")
+    if not is_rate(fps):
+        raise DataError(
+            f"video {video!r}: fps must be frames a second above 0, found {fps!r}; correct it, or give --fps"
+        )
     return float(fps)
 
 

@@ -136,6 +136,11 @@ def test_videos_without_features_are_named(data: Path, tiny: Path, tmp_path: Pat
     (tmp_path / "videos" / "v_one.mkv").write_bytes((data / "videos" / "v_one.mkv").read_bytes())
     assert extract(tmp_path, tiny, tmp_path / "clip", "--json") == 1
     assert "15 rows, but 20 s" in json.loads(capsys.readouterr().out)["broken"]["one"]
+    for fps in (0, "x"):
+        content["database"]["one"]["fps"] = fps
+        (tmp_path / "annotations.json").write_text(json.dumps(content))
+        assert extract(tmp_path, tiny, tmp_path / "clip") == 1
+        assert f"video 'one': fps must be frames a second above 0, found {fps!r}" in capsys.readouterr().err
     del content["database"]["one"]["fps"]
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     assert extract(tmp_path, tiny, tmp_path / "clip") == 1
