@@ -72,8 +72,11 @@ def changed_layout(
     """The layout of `LAYOUTS` called ``name`` with what is given in place of its own numbers.
 
     Without a name ``stride`` says that of the rows; width and length are only checked as far as they are known. Raises
-    `DataError` for an unknown name.
+    `DataError` for an unknown name and numbers not above 0.
     """
+    for what, number in (("width", width), ("stride", stride), ("clip", clip), ("fps", fps)):
+        if number is not None and not is_rate(number):
+            raise DataError(f"the {what} of features must be above 0, not {number!r}")
     if name is not None and name not in LAYOUTS:
         raise DataError(f"feature_layout {name!r}: not one of {', '.join(LAYOUTS)}")
     known = LAYOUTS[name] if name is not None else Layout(0, stride or 0.0, clip or stride or 0.0)
@@ -239,7 +242,7 @@ class Rows:
 
 
 def is_rate(fps: object) -> bool:
-    """Whether an annotated frame rate is a number above 0."""
+    """Whether a frame rate, or another number of a grid, is finite and above 0."""
     return isinstance(fps, (int, float)) and not isinstance(fps, bool) and 0 < fps < math.inf
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from data_prep.errors import DataError
-from invert_rl.tal.features import LAYOUTS, Features, Layout, read_array
+from invert_rl.tal.features import LAYOUTS, Features, Layout, changed_layout, read_array
 from invert_rl.tal.joint import ANNOTATIONS, FEATURES, read_joint_features
 from invert_rl.tal.misfits import infer_layout, inspect_features
 
@@ -116,6 +116,14 @@ def test_frame_rates_that_are_none(fps: Any, tmp_path: Path) -> None:
     database = {"a": {"subset": "test", "duration": 1.0, "fps": fps, "annotations": []}}
     assert list(inspect_features(own, database).odd) == ["a"]
     assert infer_layout(own, database).width == ROWS.shape[1]
+
+
+@pytest.mark.parametrize("what", ["width", "stride", "clip", "fps"])
+@pytest.mark.parametrize("number", [0, -4, float("nan")])
+def test_numbers_of_a_grid_are_above_0(what: str, number: float) -> None:
+    for name in ("thumos-i3d", None):
+        with pytest.raises(DataError, match=f"the {what} of features must be above 0, not {number}"):
+            changed_layout(name, **{what: number})  # type: ignore[arg-type]
 
 
 def test_bad_files(tmp_path: Path) -> None:
