@@ -26,12 +26,14 @@ def parts_of(output: Path) -> list[Path]:
 
 
 def cut_last_line(path: Path) -> None:
-    """Remove the half line that a kill can leave at the end of a file; one that is not there stays so."""
+    """Remove the half line that a kill can leave at the end of a file, and a file that holds no whole one."""
     if not path.is_file():
         return
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if whole != len(data):
+    if whole == 0:
+        path.unlink()
+    elif whole != len(data):
         os.truncate(path, whole)
 
 

@@ -16,7 +16,7 @@ from data_prep.rows import Row
 from invert_rl.evaluation.data import file_sha256
 from invert_rl.llavaction.answers.ek100 import read_splits, submission, write_submission
 from invert_rl.llavaction.answers.metrics import top1_metrics
-from invert_rl.llavaction.answers.model_arguments import add_model_arguments
+from invert_rl.llavaction.answers.model_arguments import add_model_arguments, model_identity
 from invert_rl.llavaction.answers.structured import structured_metrics, true_action
 from invert_rl.llavaction.answers.tables import add_arguments as add_table_arguments
 from invert_rl.llavaction.answers.tables import tables
@@ -185,7 +185,7 @@ def all_answers(
 def log_settings(args: argparse.Namespace, rows: Sequence[Row], encode: SampleEncoder, made_by: str) -> dict[str, Any]:
     """What an output belongs to: the model, the questions, and how they are asked."""
     return {
-        "model": str(args.model),
+        **model_identity(args.model),
         "questions": file_sha256(args.data),
         "n": len(rows),
         "frames": asdict(encode.store.settings),

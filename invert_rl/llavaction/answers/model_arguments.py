@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from invert_rl.evaluation.protocols.fields import model_sha256
+
 FRAMES = ("fps", "min_frames", "max_frames", "total_pixels", "min_pixels", "max_pixels")
 VIEWS = ("perspective", "time_instruction", "prompt_style")
 
@@ -39,3 +41,9 @@ def add_clip_arguments(parser: argparse._ActionsContainer) -> None:
         action=argparse.BooleanOptionalAction,
         help="prompts begin with the clip's length, as in training",
     )
+
+
+def model_identity(model: str) -> dict[str, str]:
+    """What answers belong to: a model's name and what its folder holds, since it may have been trained again."""
+    folder = Path(model)
+    return {"model": str(model)} | ({"weights": model_sha256(folder)} if folder.is_dir() else {})

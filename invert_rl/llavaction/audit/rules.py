@@ -10,15 +10,10 @@ import numpy as np
 from data_prep.rows import Row
 from invert_rl.llavaction.audit.asked import Asked, asked_of_rows
 from invert_rl.llavaction.audit.attacks import ATTACKS, Corpus, Scores
+from invert_rl.llavaction.logit import fit
 
 MARGIN = 0.05
 """An attack that is right this much more often than chance is a leak."""
-PENALTY = 1.0
-"""Of squared weights, of the learned attack."""
-LEARNING_STEPS = 25
-"""Newton steps of the learned attack; it converges in fewer."""
-
-
 LEARNED = "learned"
 """A weighing of all of them, learned in one half of the file and tested in the other."""
 FROM_ANSWERS = (
@@ -57,32 +52,6 @@ def learned(features: Sequence[Scores], corpus: Corpus) -> float:
         found: Scores = [logit[here] for logit, here in zip(logits, there[test], strict=True)]
         right += accuracy(found, [corpus.questions[place] for place in test.tolist()]) * len(test) if len(test) else 0.0
     return right / len(corpus.questions)
-
-
-def fit(table: np.ndarray, answers: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Weights of a conditional logit, (features,).
-
-    ``table`` is (questions, options, features), ``answers`` the places of the true options, ``there`` (questions,
-    options) false where a question has fewer options than others.
-    """
-    width = table.shape[2]
-    weights = np.zeros(width)
-    if not len(table):
-        return weights
-    own = table[np.arange(len(table)), answers].sum(0)
-    for _ in range(LEARNING_STEPS):
-        logits = np.where(there, table @ weights, -np.inf)
-        chances = np.exp(logits - logits.max(1, keepdims=True))
-        chances /= chances.sum(1, keepdims=True)
-        means = np.einsum("qk,qkf->qf", chances, table)
-        gradient = own - means.sum(0) - PENALTY * weights
-        flat = table.reshape(-1, width)
-        curvature = (flat * chances.reshape(-1, 1)).T @ flat - means.T @ means + PENALTY * np.eye(width)
-        step = np.linalg.solve(curvature, gradient)
-        weights = weights + step
-        if np.abs(step).max(initial=0.0) < 1e-6:
-            break
-    return weights
 
 
 def audit(questions: Sequence[Asked]) -> dict[str, Any]:

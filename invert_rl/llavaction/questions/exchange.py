@@ -3,30 +3,29 @@
 Clips with different actions that are easily confused are put into groups of K. The options of each of them are the
 actions of all, so that a set is as likely asked with one of its options true as with another: whatever a rule makes of
 the options, of how alike, how frequent or how long they are, it is right in 1 / K of the questions. What a rule could
-still use are the actions around a clip in its video, which are mostly about the same things, and the clip's length and
-place, which tell a little about its verb and noun. So the groups prefer options that fit each other's surroundings,
-lengths and places, as much as is needed to make a clip's own action fit its own no better than the other options do.
+still use is what is known of the clip (`context`). So groups prefer clips that are equally long, which leaves nothing
+to be made of their length, and options that fit each other's surroundings: as much as is needed to make a clip's own
+action fit it no better than the other options do.
 
 Sets that are asked more than once with another answer each time would be telling in their own way: there are several
-such partitions, and a clip takes its set from one of them, drawn at random.
+such partitions, and a clip takes its set from one of them, drawn so that what is left tells as little as possible
+(`drawing`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from data_prep.progress import progress
-from invert_rl.llavaction.questions.neighbours import neighbours_of
-from invert_rl.llavaction.questions.text_similarity import words
-from invert_rl.llavaction.segments import Segment, last_end, same_text
+from invert_rl.llavaction.questions.context import Clips, Context
+from invert_rl.llavaction.questions.drawing import draw_sets
+from invert_rl.llavaction.segments import Segment
 
-PARTITIONS = 6
-"""A set is asked K / 6 times on average."""
+PARTITIONS = 16
+"""A set is asked K / 16 times on average."""
 BLOCK = 2048
 """Clips, of whole videos, that are grouped among each other: bounds memory, and time grows with it."""
 WARM_UP = 4096
@@ -35,25 +34,10 @@ GAIN = 0.02
 """How strongly the preference for fitting surroundings answers to the advantage that true options have had so far."""
 MOST = 8.0
 """Largest such preference; a specialist's best class weighs 1."""
-SHRINKAGE = 5.0
-"""Clips of average length and place that each verb and noun is thought to have besides its own."""
+UNEQUAL = 10.0
+"""Most that closeness loses where one clip is e times as long as the other; a specialist's best class weighs 1."""
 NOISE = {"benchmark": 1e-3, "train": 0.3}
 """What is added to closeness at random, at most: in training, so that not always the hardest are taken."""
-
-
-@dataclass(frozen=True)
-class Clips:
-    """What grouping knows of the clips."""
-
-    segments: Sequence[Segment]
-    texts: Sequence[str]
-    """How each clip's action is written."""
-    closest: np.ndarray
-    """int32 (clips, some): the class numbers that a specialist takes each clip for, hardest first; -1 for none."""
-    classes: np.ndarray
-    """int64 (clips,): the class number of each clip."""
-    number: int
-    """Of classes."""
 
 
 def exchange_sets(clips: Clips, count: int, mode: str, seed: int) -> tuple[list[list[int]], int]:
@@ -75,16 +59,18 @@ def exchange_sets(clips: Clips, count: int, mode: str, seed: int) -> tuple[list[
             for group in grouper.groups(block):
                 groups |= dict.fromkeys(group, group)
         partitions.append(groups)
-    sets: list[list[int]] = []
-    alone = 0
-    for place, first in enumerate(rng.integers(PARTITIONS, size=total)):
-        order = [partitions[(first + turn) % PARTITIONS] for turn in range(PARTITIONS)]
-        found = next((groups[place] for groups in order if place in groups), None)
-        if found is None:
-            found = grouper.alone(place)
-            alone += bool(found)
-        sets.append(found)
-    return sets, alone
+    sets = np.broadcast_to(np.arange(total)[:, None, None], (total, PARTITIONS, count)).copy()
+    there = np.zeros((total, PARTITIONS), dtype=bool)
+    for number, groups in enumerate(partitions):
+        for place, group in groups.items():
+            sets[place, number], there[place, number] = group, True
+    lonely = np.flatnonzero(~there.any(1)).tolist()
+    chosen = {place: grouper.alone(place) for place in lonely}
+    for place, group in chosen.items():
+        sets[place, 0], there[place, 0] = group or place, True
+    drawn = draw_sets(grouper.context, sets, there, rng)
+    taken = sets[np.arange(total), drawn].tolist()
+    return [chosen.get(place, found) for place, found in enumerate(taken)], sum(map(bool, chosen.values()))
 
 
 def blocks_of(segments: Sequence[Segment], rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -109,59 +95,35 @@ class Grouper:
 
     def __init__(self, clips: Clips, count: int, noise: float, rng: np.random.Generator) -> None:
         self.clips, self.count, self.noise, self.rng = clips, count, noise, rng
-        numbers: dict[str, int] = {}
-        self.texts = np.array([numbers.setdefault(same_text(text), len(numbers)) for text in clips.texts])
-        segments = clips.segments
-        self.marks = [
-            one_hot([[segment.noun] for segment in segments]),
-            one_hot([[segment.verb] for segment in segments]),
-            one_hot([[int(number)] for number in clips.classes]),
-            one_hot([words(text) for text in clips.texts]),
-        ]
-        """Of each clip its noun, its verb, its class and its words, (clips, marks)."""
-        before, after = neighbours_of([s.video for s in segments], [(s.start, s.end) for s in segments])
-        near = one_hot([[*b, *a] for b, a in zip(before, after, strict=True)], len(segments))
-        self.around = [near @ marks for marks in self.marks]
-        """How often each mark is among the neighbours of each clip."""
-        lengths = np.log([max(segment.end - segment.start, 0.01) for segment in segments])
-        last = last_end(segments)
-        places = np.array([segment.start / max(last[segment.video], 0.01) for segment in segments])
-        self.usual = [
-            (usual_ranks(values, numbers), numbers)
-            for values in (lengths, places)
-            for numbers in (np.array([s.noun for s in segments]), np.array([s.verb for s in segments]))
-        ]
-        """How usual each clip's length, or place, is for each noun or verb (clips, classes), and those of the clips."""
-        self.advantage = np.zeros(len(self.marks) + len(self.usual))
-        """By kind of fit: how much better true options have fitted their clips so far than the others, summed."""
-
-    def fits(self, block: np.ndarray) -> list[np.ndarray]:
-        """How well the second clip's action fits where the first one lies, each float32 (block, block).
-
-        First marks in common with the surroundings, then how usual the first one's length or place is for the second's
-        noun or verb.
-        """
-        found = [(a[block] @ m[block].T).toarray() for a, m in zip(self.around, self.marks, strict=True)]
-        return found + [ranks[np.ix_(block, numbers[block])] for ranks, numbers in self.usual]
+        self.context = Context(clips)
+        self.texts = self.context.texts
+        self.advantage = np.zeros(len(self.context.marks))
+        """By kind of mark: how much more true options have had in common with their clips' neighbours so far than the
+        others, summed."""
+        self.advantage_of_length = 0.0
+        """Likewise, how much more usual a clip's length is for its own action than for the others of its group."""
 
     def groups(self, block: np.ndarray) -> list[list[int]]:
         """Groups of ``count`` clips of a block, each with different classes and texts; a few clips stay without."""
         classes, texts = self.clips.classes[block], self.texts[block]
         close = self._closeness(block)
-        fits = self.fits(block)
+        fits = self.context.fits(block)
         both = [fit + fit.T for fit in fits]
+        usual = self.context.usual_lengths(block)
+        lengths = self.context.lengths[block]
         free = np.ones(len(block), dtype=bool)
         found: list[list[int]] = []
         for first in self.rng.permutation(len(block)):
             if not free[first]:
                 continue
             weights = np.clip(GAIN * self.advantage, -MOST, MOST)
+            unequal = np.float32(np.clip(GAIN * self.advantage_of_length, 0, UNEQUAL))
             group = [int(first)]
             total = self.noise * self.rng.random(len(block), dtype=np.float32)
             allowed = free.copy()
             while len(group) < self.count:
                 last = group[-1]
-                total += close[last]
+                total += close[last] - unequal * np.abs(lengths - lengths[last])
                 for weight, fit in zip(weights, both, strict=True):
                     total += np.float32(weight) * fit[last]
                 allowed &= (classes != classes[last]) & (texts != texts[last])
@@ -174,9 +136,8 @@ class Grouper:
             free[group] = False
             found.append([int(block[member]) for member in group])
             for kind, fit in enumerate(fits):
-                inside = fit[np.ix_(group, group)]
-                own = float(np.trace(inside))
-                self.advantage[kind] += own - (float(inside.sum()) - own) / (self.count - 1)
+                self.advantage[kind] += advantage(fit[np.ix_(group, group)])
+            self.advantage_of_length += advantage(usual[np.ix_(group, group)])
         return found
 
     def alone(self, place: int) -> list[int]:
@@ -211,31 +172,10 @@ class Grouper:
         return one_way + one_way.T
 
 
-def usual_ranks(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """How usual each clip's value is for each class of nouns or verbs: float32 (clips, classes), from 0 to 1.
+def advantage(fits: np.ndarray) -> float:
+    """How much better the actions of a group fit their own clips than the group's other clips, summed over the group.
 
-    It is the rank of the class's likelihood (normal, drawn towards all clips') among those of all clips' classes, since
-    likelihoods themselves have long tails. ``values`` and ``numbers`` (a class each) are (clips,).
+    ``fits`` (K, K): how well the second clip's action fits the first one.
     """
-    count = np.bincount(numbers)
-    mean = (np.bincount(numbers, values) + SHRINKAGE * values.mean()) / (count + SHRINKAGE)
-    square = (np.bincount(numbers, values**2) + SHRINKAGE * np.mean(values**2)) / (count + SHRINKAGE)
-    deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))
-    likelihood = -0.5 * ((values[:, None] - mean) / deviation) ** 2 - np.log(deviation)
-    order = np.argsort(likelihood, axis=1, kind="stable")
-    share = count[order].cumsum(1) - count[order] / 2
-    ranks = np.empty_like(likelihood, dtype=np.float32)
-    np.put_along_axis(ranks, order, (share / len(values)).astype(np.float32), axis=1)
-    return ranks
-
-
-def one_hot(items: Sequence[Sequence[int] | Sequence[str]], width: int | None = None) -> sparse.csr_matrix:
-    """float32 (items, names): 1 where an item has a name; ``width`` if the names are numbers below it already."""
-    names: dict[object, int] = {}
-    rows, columns = [], []
-    for row, item in enumerate(items):
-        for name in set(item):
-            rows.append(row)
-            columns.append(name if width is not None else names.setdefault(name, len(names)))
-    shape = (len(items), len(names) if width is None else width)
-    return sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+    own = float(np.trace(fits))
+    return own - (float(fits.sum()) - own) / (len(fits) - 1)

@@ -14,7 +14,7 @@ from data_prep.files import read_jsonl
 from data_prep.progress import progress
 from data_prep.rows import Row
 from invert_rl.evaluation.parts import begin, cut_last_line
-from invert_rl.llavaction.answers.model_arguments import FRAMES
+from invert_rl.llavaction.answers.model_arguments import FRAMES, model_identity
 from invert_rl.llavaction.questions.specialist import NoPrediction
 from invert_rl.llavaction.segments import Action, ClassMap, Segment, action_key, parse_action
 
@@ -70,7 +70,7 @@ def rank_clips(args: argparse.Namespace, rows: Sequence[Row], classes: ClassMap,
     texts = class_texts(classes)
     asked = argparse.Namespace(**{**vars(args), "model": args.specialist.removeprefix(PREFIX)})
     settings = {
-        "model": asked.model,
+        **model_identity(asked.model),
         "beam": BEAM,
         "classes": hashlib.sha256(json.dumps([classes.record(), texts]).encode()).hexdigest(),
         "clips": hashlib.sha256(json.dumps([(row.id, row.video, row.windows) for row in rows]).encode()).hexdigest(),

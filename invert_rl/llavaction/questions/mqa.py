@@ -13,7 +13,8 @@ import numpy as np
 
 from data_prep.errors import DataError
 from data_prep.rows import Row
-from invert_rl.llavaction.questions.exchange import Clips, exchange_sets
+from invert_rl.llavaction.questions.context import Clips
+from invert_rl.llavaction.questions.exchange import exchange_sets
 from invert_rl.llavaction.questions.specialist import NoPrediction, Specialist
 from invert_rl.llavaction.segments import Action, ClassMap, Segment, action_key, same_text
 

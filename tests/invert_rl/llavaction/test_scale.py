@@ -65,6 +65,8 @@ def test_a_killed_evaluation_goes_on(tmp_path):
         AnswerLog(output, {"model": "m"}).ask(PLAIN, Parrot(dies_at=5), rows)
     part = part_of(output, 0)
     part.write_text(part.read_text() + '{"id": "r8", "ta')  # what a kill can leave
+    part_of(output, 1).write_text('{"id": "r5", "ta')  # or another rank's, in its first line
+    part_of(output, 2).touch()
     again = Parrot()
     log = AnswerLog(output, {"model": "m"})
     answers = log.ask(PLAIN, again, rows)
@@ -72,7 +74,7 @@ def test_a_killed_evaluation_goes_on(tmp_path):
     assert list(answers) == [r.id for r in rows]
     sap = log.ask(SAP, Parrot(), rows[:2])
     log.finish({PLAIN: answers, SAP: {**answers, **sap}})
-    assert not part.exists()
+    assert [path.name for path in tmp_path.glob("*part*")] == []
     lines = [json.loads(line) for line in output.read_text().splitlines()]
     assert [line["id"] for line in lines if line["task"] == PLAIN] == [r.id for r in rows]
     finished = Parrot()
