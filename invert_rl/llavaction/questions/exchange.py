@@ -24,8 +24,8 @@ from invert_rl.llavaction.questions.context import Clips, Context
 from invert_rl.llavaction.questions.drawing import draw_sets
 from invert_rl.llavaction.segments import Segment
 
-PARTITIONS = 16
-"""A set is asked K / 16 times on average."""
+PARTITIONS = 20
+"""A set is asked K / 20 times on average."""
 BLOCK = 2048
 """Clips, of whole videos, that are grouped among each other: bounds memory, and time grows with it."""
 WARM_UP = 4096

@@ -63,7 +63,7 @@ class Pairs:
         return self._table(found)
 
     def offered(self, taken: np.ndarray) -> np.ndarray:
-        """What the questions around offer if each clip takes a set, ``taken`` (clips, K): float32 (clips, sets, K, 7).
+        """What the questions around offer if each clip takes a set, ``taken`` (clips, K): float32 (clips, sets, K, 9).
 
         How often those near and around it offer the second clip's text, how much more than everywhere; its noun; in the
         whole video its words; and how often its text and its class are offered anywhere.
@@ -76,13 +76,16 @@ class Pairs:
         texts, nouns, classes = members @ self.texts, context.marks[0], context.marks[2]
         near = look_up(context.near @ texts, first, context.texts[second])
         around = look_up(context.wide @ texts, first, context.texts[second])
-        anywhere = _sums(texts)[context.texts[second]]
-        share = np.maximum(anywhere / taken.size, 1e-9)
+        anywhere = [
+            _sums(offers)[items[second]] + 1 - look_up(offers, first, items[second])  # as if the set was taken
+            for offers, items in ((texts, context.texts), (members @ classes, classes.indices))
+        ]
+        share = anywhere[0] / taken.size
         noun = look_up(context.near @ (members @ nouns), first, nouns.indices[second])
         words = look_up(context.of_video @ (members @ context.marks[-1]), self._videos(), self.word)
-        counts = [near, around, noun, anywhere, _sums(members @ classes)[classes.indices[second]]]
+        counts = [near, around, noun, *anywhere]
         lift = np.log((around + share) / share)
-        return self._table([*map(np.log1p, counts), lift, self._by_words(words)])
+        return self._table([*map(np.log1p, counts), *(1 / count for count in anywhere), lift, self._by_words(words)])
 
     def _videos(self) -> np.ndarray:
         return self.context.videos[self.first[self.pair]]
