@@ -71,7 +71,7 @@ class Summary:
     """Clips of balanced questions that found no group: their options were chosen for them alone."""
 
     def record(self, knows_truth: bool) -> dict[str, Any]:
-        """The summary as JSON; recall is None for rankings that are made from the true class."""
+        """The summary as JSON; recall is None for rankings made from the true class, and of several true options."""
         reasons = Counter(entry["reason"] for entry in self.rejected)
         recall = {
             f"top_{k}": sum(rank is not None and rank < k for rank in self.ranks) / max(1, len(self.ranks))
@@ -79,10 +79,12 @@ class Summary:
         }
         return {
             "rows": self.rows,
-            "questions": sum(self.letters.values()),
+            "questions": self.rows - len(self.rejected),
             "rejected": dict(reasons.most_common()),
             "rejected_rows": self.rejected,
-            "specialist_recall": None if knows_truth else {name: round(value, 6) for name, value in recall.items()},
+            "specialist_recall": (
+                None if knows_truth or not self.ranks else {name: round(value, 6) for name, value in recall.items()}
+            ),
             "classes_passed_over": {"same text as another option": self.same_text, "in no annotation": self.unknown},
             "options_chosen_alone": self.alone,
             "answers": {letter: self.letters[letter] for letter in sorted(self.letters)},

@@ -57,6 +57,8 @@ def rows(tmp_path):
     clips = {(s.video, s.start, s.end) for s in merged}
     summary = json.loads((tmp_path / "q.summary.json").read_text())
     assert len(found) + sum(summary["rejected"].values()) == len(clips) == summary["rows"]
+    assert summary["questions"] == len(found)
+    assert summary["specialist_recall"] is None
     return merged, found
 
 
