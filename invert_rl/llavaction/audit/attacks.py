@@ -5,82 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from invert_rl.llavaction.audit.asked import Asked
+from invert_rl.llavaction.audit.corpus import Attack, Corpus, Scores
 from invert_rl.llavaction.questions.neighbours import neighbours_of
 from invert_rl.llavaction.questions.text_similarity import cosine, pieces, words
 from invert_rl.llavaction.segments import Action, same_text
 
-
-@dataclass
-class Neighbourhood:
-    """The options and true classes of the questions around one in its video."""
-
-    before: list[Asked] = field(default_factory=list)
-    after: list[Asked] = field(default_factory=list)
-
-    def truths(self) -> list[Asked]:
-        """All of them."""
-        return [*self.before, *self.after]
-
-
 WIDE = 5
 """How many questions before and after one `offered_around` looks at."""
-Scores = list[np.ndarray]
-"""One array for each question: a higher score is a likelier option. An attack picks the highest, of equals any."""
-Attack = Callable[["Corpus"], Scores | None]
-
-
-class Corpus:
-    """All questions of a file, with what attacks have in common."""
-
-    def __init__(self, questions: Sequence[Asked]) -> None:
-        self.questions = questions
-        self.has_classes = all(question.classes is not None for question in questions)
-        self.keys = [
-            question.classes
-            if question.classes is not None and self.has_classes
-            else tuple(map(same_text, question.options))
-            for question in questions
-        ]
-        """What stands for each option in counts: its class, or its text where the file has no classes."""
-        self.folds = fold_of_video(questions)
-        """Half of the file that a question is in; what an attack learns from answers, it learns in the other half."""
-        self.around = neighbourhoods(questions)
-
-    def true_keys(self, fold: int) -> list[Any]:
-        """The true options outside one half."""
-        return [
-            keys[question.answer]
-            for keys, question, own in zip(self.keys, self.questions, self.folds, strict=True)
-            if own != fold
-        ]
-
-
-def fold_of_video(questions: Sequence[Asked]) -> list[int]:
-    """0 or 1 for each question, the same for all of a video, so that both halves have about as many."""
-    sizes = Counter(question.video for question in questions)
-    if len(sizes) == 1:
-        return [place % 2 for place in range(len(questions))]
-    filled = [0, 0]
-    fold: dict[str, int] = {}
-    for video, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
-        fold[video] = int(filled[1] < filled[0])
-        filled[fold[video]] += size
-    return [fold[question.video] for question in questions]
-
-
-def neighbourhoods(questions: Sequence[Asked]) -> list[Neighbourhood]:
-    """The questions before and after each one in its video, as near as `neighbours_of` takes them."""
-    before, after = neighbours_of([question.video for question in questions], [question.time for question in questions])
-    return [
-        Neighbourhood([questions[place] for place in b], [questions[place] for place in a])
-        for b, a in zip(before, after, strict=True)
-    ]
+FAR = 30
+"""How many `offered_words` and `offered_verbs` look at."""
 
 
 # --- the options alone
@@ -334,24 +272,44 @@ def _shrunk(found: Sequence[float], all_values: np.ndarray) -> tuple[float, floa
     return float(mean), float(max(variance, 1e-12) ** 0.5)
 
 
-def offered_around(corpus: Corpus) -> Scores | None:
-    """The option whose text is offered more often by the questions around, true or not, than in the whole file."""
-    before, after = neighbours_of(
-        [question.video for question in corpus.questions], [question.time for question in corpus.questions], WIDE
-    )
-    if not any(before):
-        return None
-    texts = [[same_text(text) for text in question.options] for question in corpus.questions]
-    everywhere = Counter(text for options in texts for text in options)
-    total = sum(map(len, texts))
-    scores = []
-    for options, b, a in zip(texts, before, after, strict=True):
-        near = Counter(text for place in [*b, *a] for text in texts[place])
-        share = [everywhere[text] / total for text in options]
-        scores.append(
-            np.array([math.log((near[text] + part) / part) for text, part in zip(options, share, strict=True)])
-        )
-    return [np.round(found, 9) for found in scores]
+Marks = Callable[[Corpus], Sequence[Sequence[Sequence[Hashable]]]]
+"""What is counted of each option of each question."""
+
+
+def option_texts(corpus: Corpus) -> Sequence[Sequence[Sequence[Hashable]]]:
+    """The text of each option."""
+    return [[[same_text(text)] for text in question.options] for question in corpus.questions]
+
+
+def words_of_options(corpus: Corpus) -> Sequence[Sequence[Sequence[Hashable]]]:
+    """The different words of each option."""
+    return [[sorted(set(words(text))) for text in question.options] for question in corpus.questions]
+
+
+def halves(half: int) -> Marks:
+    """The verb (0) or noun (1) of each option."""
+    return lambda corpus: [[[key[half]] for key in keys] for keys in corpus.keys]
+
+
+def offered_around(of: Marks, reach: int) -> Attack:
+    """The option whose marks the ``reach`` questions before and after offer more often, true or not, than the file."""
+
+    def attack(corpus: Corpus) -> Scores | None:
+        times = [question.time for question in corpus.questions]
+        before, after = neighbours_of([question.video for question in corpus.questions], times, reach)
+        if not any(before):
+            return None
+        marks = of(corpus)
+        everywhere = Counter(mark for options in marks for found in options for mark in found)
+        total = sum(everywhere.values())
+        scores = []
+        for options, b, a in zip(marks, before, after, strict=True):
+            near = Counter(mark for place in [*b, *a] for found in marks[place] for mark in found)
+            lift = {m: math.log(near[m] * total / everywhere[m] + 1) for found in options for m in found}
+            scores.append(np.array([sum(lift[mark] for mark in found) / max(1, len(found)) for found in options]))
+        return [np.round(found, 9) for found in scores]
+
+    return attack
 
 
 def true_in_video(corpus: Corpus) -> Scores | None:
@@ -404,7 +362,11 @@ ATTACKS: dict[str, Attack] = {
     "neighbours_text": neighbours_text,
     "length": usual_of(lambda question: math.log(max(question.time[1] - question.time[0], 0.01))),
     "place": usual_of(lambda question: math.log(max(question.time[0], 1.0))),
-    "offered_around": offered_around,
+    "offered_next": offered_around(option_texts, 1),
+    "offered_around": offered_around(option_texts, WIDE),
+    "offered_words": offered_around(words_of_options, FAR),
+    "offered_verbs": classes_only(offered_around(halves(0), FAR)),
+    "offered_nouns": classes_only(offered_around(halves(1), 1)),
     "true_in_video": true_in_video,
     "false_in_video": reverse(true_in_video),
 }

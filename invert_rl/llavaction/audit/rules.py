@@ -9,7 +9,8 @@ import numpy as np
 
 from data_prep.rows import Row
 from invert_rl.llavaction.audit.asked import Asked, asked_of_rows
-from invert_rl.llavaction.audit.attacks import ATTACKS, Corpus, Scores
+from invert_rl.llavaction.audit.attacks import ATTACKS
+from invert_rl.llavaction.audit.corpus import Corpus, Scores
 from invert_rl.llavaction.logit import fit
 
 MARGIN = 0.05

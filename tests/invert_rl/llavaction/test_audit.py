@@ -73,6 +73,8 @@ def questions(kind: str) -> list[dict]:
             wrong = (LETTERS.index(found[-1]["answer"]) + 1) % 5  # offered there and false there
             made["options"][answer] = found[-1]["options"][wrong]
             made["option_classes"][answer] = found[-1]["option_classes"][wrong]
+        if kind == "offered_words" and rng.random() < 0.6:
+            made["options"][answer] += f" room{place // 20}"
         if kind == "true_in_video" and rng.random() < 0.6:
             made["option_classes"][answer] = f"{60 + place // 20}:{60 + place % 2}"
         if kind == "prior" and rng.random() < 0.8:
@@ -97,7 +99,8 @@ def write(path: Path, lines: list[dict]) -> Path:
     "kind",
     [
         *("none", "letter", "order", "after_letter", "form", "longest", "telling_words", "centroid_class"),
-        *("prior", "prior_verb", "prior_noun", "neighbours", "length", "offered_around", "true_in_video"),
+        *("prior", "prior_verb", "prior_noun", "neighbours", "length", "offered_around", "offered_words"),
+        "true_in_video",
     ],
 )
 def test_the_audit_names_what_was_planted(tmp_path, capsys, kind):
