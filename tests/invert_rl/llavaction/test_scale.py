@@ -17,6 +17,7 @@ from invert_rl.llavaction.answers.answer_log import PLAIN, SAP, AnswerLog
 from invert_rl.llavaction.answers.choices import Choice
 from invert_rl.llavaction.answers.ek100 import read_splits, submission, write_submission
 from invert_rl.llavaction.answers.metrics import choice_metrics
+from invert_rl.llavaction.answers.model_arguments import model_identity
 from invert_rl.llavaction.answers.tables import by_difficulty, filtered_choices, read_difficulty
 from invert_rl.llavaction.prompts import choice_prompt, difficulty_request, time_instruction
 from invert_rl.llavaction.replay import read_llava_video
@@ -82,6 +83,17 @@ def test_a_killed_evaluation_goes_on(tmp_path):
     assert finished.asked == []
     with pytest.raises(DataError, match="another model"):
         AnswerLog(output, {"model": "other"})
+
+
+def test_answers_belong_to_weights_and_not_to_a_name(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"as first trained")
+    first = model_identity(str(tmp_path))
+    weights.write_bytes(b"as trained again")
+    second = model_identity(str(tmp_path))
+    assert first["model"] == second["model"]
+    assert first != second
+    assert model_identity("some/model") == {"model": "some/model"}
 
 
 def test_missing_is_not_unparsable():
