@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from invert_rl.report.samples import Answer, Sample
 from invert_rl.tasks import TASKS
+from invert_rl.tasks.tvg import TVG
 
 MOST_CONFUSED = 20
 MATRIX_VERBS = 12
@@ -149,7 +150,7 @@ def naming_table(samples: Sequence[Sample]) -> list[NamingRow]:
         grounded = {
             sample.id: answer.value
             for sample in samples
-            if sample.task == "tvg" and (answer := _answer(sample, when)) is not None
+            if sample.task == TVG.name and (answer := _answer(sample, when)) is not None
         }
         for task in (task for task in TASKS.values() if task.needs_verbs and not task.names_spans):
             named: dict[bool, list[float]] = {True: [], False: []}
