@@ -134,6 +134,7 @@ COUNT = (_count, "a whole number above 0")
 POSITIVE = (_positive, "a number above 0")
 NUMBER = (_number, "a number")
 SHARE = (_share, "a number from 0 to below 1")
+OVERLAP = (lambda value: _number(value) and 0 <= value <= 1, "a number from 0 to 1")
 FLAG = (_flag, "true or false")
 RULES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "dataset": {
@@ -171,13 +172,13 @@ RULES: dict[str, dict[str, tuple[Callable[[Any], bool], str]]] = {
     "test_cfg": {
         "pre_nms_thresh": NUMBER,
         "pre_nms_topk": COUNT,
-        "iou_threshold": NUMBER,
+        "iou_threshold": OVERLAP,
         "min_score": NUMBER,
         "max_seg_num": COUNT,
         "nms_sigma": POSITIVE,
         "duration_thresh": NUMBER,
         "multiclass_nms": FLAG,
-        "voting_thresh": NUMBER,
+        "voting_thresh": OVERLAP,
     },
 }
 """What each setting may be: a check, and it in words."""

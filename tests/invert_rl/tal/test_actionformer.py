@@ -239,6 +239,7 @@ def test_settings_that_do_not_fit(change: Any, message: str, golden: Any, tmp_pa
         ("test_cfg", "nms_sigma", 0),
         ("test_cfg", "max_seg_num", -5),
         ("test_cfg", "pre_nms_topk", "many"),
+        ("test_cfg", "iou_threshold", 2),
         ("test_cfg", "multiclass_nms", "no"),
         ("test_cfg", "voting_thresh", None),
         ("test_cfg", "min_score", float("nan")),
