@@ -62,6 +62,7 @@ def test_groups_stay_whole_after_a_replacement(make_trainer, tiny_qwen2_5, half_
 
 def test_a_set_of_broken_videos_ends_with_a_clear_error(make_trainer, tiny_qwen2_5, rows, tmp_path):
     (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "other.mp4").touch()
     trainer = make_trainer(tiny_qwen2_5, video_root=tmp_path / "videos")
     with pytest.raises(DataError, match="no usable video after 100 replacements.*no such file"):
         trainer.train()
