@@ -182,7 +182,7 @@ class Killed(TrainerCallback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("rounds_ahead", "iterations"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(("rounds_ahead", "iterations"), [pytest.param(1, 1, marks=pytest.mark.slow), (2, 1), (1, 2)])
 def test_a_killed_run_goes_on_as_if_it_had_not_been(make_ahead, tmp_path, rounds_ahead, iterations):
     settings = {"num_iterations": iterations, "gradient_accumulation_steps": 1, "warmup_steps": 1}
     settings |= {"max_steps": 6 * iterations, "save_strategy": "steps", "save_steps": 3 * iterations}
