@@ -10,7 +10,7 @@ by a linear head that is thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,11 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from data_prep.progress import progress
 from data_prep.rows import Row
-from invert_rl.positions import grid_positions
 from invert_rl.sft.muon import MuonWithAdamW
 from invert_rl.tasks import Task, messages, normalise_query
 from invert_rl.toy.answers import target_text
-from invert_rl.toy.scene import DURATION, GRID
-from invert_rl.toy.tower import NAMES, frame_labels, pace
-from invert_rl.video.ref import VideoRef
+from invert_rl.toy.shown import IGNORED, MARKS, Shown, by_clip, look_at, middle_of
+from invert_rl.toy.tower import NAMES, pace
 from invert_rl.video.store import FrameStore
 
 CLIPS = 16
@@ -37,12 +35,8 @@ TELLING = 0.3
 """Weight of what is told besides the answers."""
 MAX_GAP = 150
 """Most positions that are left out between a query alone and its answer: what a task's prompt adds is about as long."""
-MARKS = round(DURATION / GRID) + 1
-"""How many times events can begin and end at."""
 FLOOR = 1e-4
 """Added to a share of attention, whose logarithm is taken."""
-IGNORED = -100
-"""Label of a token, or mark of a time, that nothing is told of."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +92,6 @@ def _told_by(answer: list[int], encode: Callable[[str], list[int]], number: int)
     return [(at, event) for event, at in enumerate(scanned)] + [(at, number) for at in range(start, stop)]
 
 
-def marks(row: Row, times: np.ndarray) -> torch.Tensor:
-    """For each time (seconds) of the row's clip what it holds, ``(times, 3)``: the place of its verb in `NAMES`, when
-    that event began and when the last one ended, in steps of `GRID`, `IGNORED` where there is none."""
-    told = []
-    for time, name in zip(times, frame_labels(row, times), strict=True):
-        began = [start for _, start, end in row.meta["events"] if start <= time < end]
-        ended = [end for _, _, end in row.meta["events"] if end <= time]
-        steps = [round(of[-1] / GRID) if of else IGNORED for of in (began, ended)]
-        told.append([name, *steps])
-    return torch.tensor(told)
-
-
 def teach_captions(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -125,7 +107,7 @@ def teach_captions(
     0 to 1, is the mean of the last 20 steps over the heads that are told where to look. The global random state stays
     as it is.
     """
-    clips = _by_clip(rows)
+    clips = by_clip(rows)
     videos, language = list(clips), model.model.language_model
     chat = processor.apply_chat_template([{"role": "user", "content": [{"type": "video"}]}])
     opening = processor.tokenizer(chat[: chat.index("<|video_pad|>")], add_special_tokens=False)["input_ids"]
@@ -204,56 +186,8 @@ def _lesson(
     return answers + TELLING * (marked - (share + FLOOR).log().mean()), share.mean().item()
 
 
-def middle_of(model: PreTrainedModel) -> int:
-    """How many layers come before what is read, and before the layer that is told where to look: half of them."""
-    return model.config.get_text_config().num_hidden_layers // 2
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A clip as the language model is shown it, and what it holds."""
-
-    features: torch.Tensor
-    """``(tokens, width)``, from the tower."""
-    grid: torch.Tensor
-    """Positions of the tokens, ``(3, tokens)``, as if the clip came first."""
-    told: torch.Tensor
-    """`marks` of each token's group of frames, ``(tokens, 3)``."""
-    shows: torch.Tensor
-    """Which tokens show each of the clip's events, ``(events, tokens)`` of 0 and 1."""
-
-
-def look_at(tower: nn.Module, processor: ProcessorMixin, row: Row, store: FrameStore) -> Shown:
-    """The clip of a row as the fixed vision tower sees it, and what its events are."""
-    clip, frames = store.clip(VideoRef(row.video)), processor.video_processor.temporal_patch_size
-    inputs = processor.video_processor(
-        videos=[clip.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
-    )
-    grid = inputs["video_grid_thw"]
-    with torch.no_grad():
-        features = tower(inputs["pixel_values_videos"], grid).pooler_output
-    seconds = clip.second_per_grid(frames)
-    begins = torch.from_numpy(np.asarray(clip.timestamps[::frames]))
-    shows = torch.stack([(begins < end) & (begins + seconds > start) for _, start, end in row.meta["events"]])
-    told = marks(row, clip.timestamps[frames - 1 :: frames])
-    each = len(features) // len(begins)
-    return Shown(
-        features,
-        grid_positions(0, grid[0], tower.config.spatial_merge_size, seconds, tower.config.tokens_per_second),
-        told.repeat_interleave(each, 0),
-        shows.float().repeat_interleave(each, 1),
-    )
-
-
 def token_positions(before: int, grid: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
     """Positions ``(3, tokens)`` of so many tokens, the clip, and what follows with these ``steps`` between."""
     clip = grid + before
     text = torch.tensor(steps).cumsum(0) + int(clip.max())
     return torch.cat([torch.arange(before).expand(3, -1), clip, text.expand(3, -1)], 1)
-
-
-def _by_clip(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    clips: dict[str, list[Row]] = {}
-    for row in rows:
-        clips.setdefault(row.video, []).append(row)
-    return clips

@@ -15,10 +15,12 @@ from data_prep.errors import DataError
 from data_prep.rows import Row
 from invert_rl.cache import cache_folder
 from invert_rl.schedule import TARGET, Draw, generator
-from invert_rl.tasks import Preset, Task
+from invert_rl.tasks import DEFAULT_TASKS, Preset, Task
+from invert_rl.tasks.base import THINK
 from invert_rl.toy.answers import target_text
 from invert_rl.toy.captions import teach_captions
 from invert_rl.toy.make import VERSION, make_world
+from invert_rl.toy.matching import teach_matching
 from invert_rl.toy.tiny_model import build_config, build_model, build_processor, save_checkpoint
 from invert_rl.toy.tiny_tokenizer import build_tokenizer, toy_texts
 from invert_rl.toy.tower import teach_tower
@@ -73,13 +75,14 @@ def random_checkpoint(
     """Folder of a tiny Qwen2.5-VL made from random weights, in the cache folder; the main process makes it.
 
     On the clips of ``rows`` in the folder ``videos`` its vision tower has learned to see (`invert_rl.toy.tower`) and
-    its language model where captions lie (`invert_rl.toy.captions`), each for so many steps; with 0 steps nothing.
-    Answers are worded as the preset does.
+    its language model where captions lie (`invert_rl.toy.captions`) or, where the preset has no thoughts, which frames
+    a question is about (`invert_rl.toy.matching`), each for so many steps; with 0 steps nothing. Answers are worded as
+    the preset does.
     """
     clips = len({row.video for row in rows})
-    folder = (
-        cache_folder() / f"tiny-qwen2_5_vl-v{VERSION}-{seed}-{clips}-{tower_steps}-{caption_steps}-{preset.sha256[:8]}"
-    )
+    steps = f"{tower_steps}-{caption_steps}-{preset.sha256[:8]}"
+    lesson = "captions" if preset.tasks["tvg"].layout == THINK else "matching"
+    folder = cache_folder() / f"tiny-qwen2_5_vl-v{VERSION}-{seed}-{clips}-{steps}-{lesson}"
     with PartialState().main_process_first():
         if not (folder / "processor_config.json").is_file():
             tokenizer = build_tokenizer(toy_texts())
@@ -88,8 +91,11 @@ def random_checkpoint(
             store = FrameStore(videos, settings, in_process=True)
             right = teach_tower(model, processor, rows, store, tower_steps, seed) if tower_steps else 0.0
             found, task = 0.0, preset.tasks["tvg"]
-            if caption_steps:
+            if caption_steps and lesson == "captions":
                 found = teach_captions(model, processor, rows, store, caption_steps, seed, task)
+            elif caption_steps:
+                tasks = {name: preset.tasks[name] for name in DEFAULT_TASKS}
+                found = teach_matching(model, processor, rows, store, caption_steps, seed, tasks)
             logger.info("%s: %.0f%% of frames named, %.0f%% looks right", folder.name, 100 * right, 100 * found)
             save_checkpoint(model, processor, folder, torch.float32)
     return str(folder)

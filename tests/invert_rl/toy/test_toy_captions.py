@@ -8,38 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.rows import Row, read_rows
+from data_prep.rows import Row
 from invert_rl.positions import trained_rope_index
-from invert_rl.sft.config import InvertSFTConfig
 from invert_rl.tasks import load_preset
 from invert_rl.toy import captions
 from invert_rl.toy.answers import target_text
-from invert_rl.toy.captions import IGNORED, look_at, marks, prompt_text, teach_captions, token_positions, write_script
-from invert_rl.toy.make import make_world
-from invert_rl.toy.tiny_model import build_config, build_model, build_processor
-from invert_rl.toy.tiny_tokenizer import build_tokenizer, toy_texts
-from invert_rl.toy.tower import NAMES
-from invert_rl.video.store import FrameStore
+from invert_rl.toy.captions import prompt_text, teach_captions, token_positions, write_script
+from invert_rl.toy.shown import IGNORED, look_at
 
 EVENTS = [["walk", 0.5, 2.0], ["open", 3.25, 5.75]]
 META = {"events": EVENTS, "event": 0, "object": "box", "colour": "red"}
 WALK = Row("a", "v.mp4", 12.0, "Someone walks across the room.", ((0.5, 2.0),), meta=META)
 OPEN = replace(WALK, id="b", query="Someone opens the box.", windows=((3.25, 5.75),), meta={**WALK.meta, "event": 1})
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory) -> tuple[list[Row], FrameStore]:
-    folder = tmp_path_factory.mktemp("world")
-    rows = read_rows(make_world(folder, 0, 4, 0, 0)["train"])
-    config = InvertSFTConfig(output_dir="unused", fps=2.0, min_pixels=3136, use_cpu=True, bf16=False)
-    return rows, FrameStore(folder / "videos", config.frame_settings(14), in_process=True)
-
-
-@pytest.fixture
-def start():
-    tokenizer = build_tokenizer(toy_texts())
-    config = build_config(tokenizer, hidden=64, layers=2, vision_blocks=1, vision_hidden=32)
-    return build_processor(tokenizer), build_model(config, 0)
 
 
 THINK = load_preset("think").tasks["tvg"]
@@ -83,29 +63,6 @@ def test_what_comes_next_tells_of_the_event_that_is_looked_at(start, preset):
         wanted = {event: f" {verbs[event]}" if event in verbs else "" for event in (0, 1)}
         wanted[row.meta["event"]] += span
         assert {event: tokenizer.decode(ids) for event, ids in told.items()} == wanted
-
-
-def test_marks_say_what_a_time_holds():
-    walk, opening = NAMES.index("walk"), NAMES.index("open")
-    assert marks(OPEN, np.array([0.0, 0.5, 1.75, 2.0, 4.0, 5.75])).tolist() == [
-        [0, IGNORED, IGNORED],
-        [walk, 2, IGNORED],
-        [walk, 2, IGNORED],
-        [0, IGNORED, 8],
-        [opening, 13, 8],
-        [0, IGNORED, 23],
-    ]
-
-
-def test_a_clip_shows_an_event_in_the_groups_that_it_overlaps(world, start):
-    rows, store = world
-    processor, model = start
-    row = replace(rows[0], meta={**rows[0].meta, "events": EVENTS})
-    shown = look_at(model.model.visual, processor, row, store)
-    assert shown.features.shape == (48, 64) and shown.told.shape == (48, 3)
-    groups = [[int(at) for at in event.view(12, 4).all(1).nonzero()] for event in shown.shows]
-    assert groups == [[0, 1], [3, 4, 5]]  # of one second each
-    assert set(shown.shows.unique().tolist()) == {0.0, 1.0}
 
 
 def test_positions_are_those_of_a_chat_but_for_the_gaps(world, start):

@@ -75,13 +75,19 @@ def test_the_tower_names_the_frames_of_clips_that_it_is_shown_again_and_again(wo
 
 def test_what_is_taught_is_not_taught_again(world, store, monkeypatch, tmp_path):
     monkeypatch.setattr(default, "cache_folder", lambda: tmp_path)
-    taught: list[int] = []
-    monkeypatch.setattr(default, "teach_tower", lambda *args: taught.append(args[4]) or 0.0)
+    taught: list[tuple[str, int]] = []
+    for lesson in ("tower", "captions", "matching"):
+
+        def teach(*args, lesson=lesson) -> float:
+            taught.append((lesson, args[4]))
+            return 0.0
+
+        monkeypatch.setattr(default, f"teach_{lesson}", teach)
     rows, videos = world
-    monkeypatch.setattr(default, "teach_captions", lambda *args: taught.append(args[4]) or 0.0)
     think, free = load_preset("think"), load_preset("no_think")
     first = default.random_checkpoint(rows, str(videos), store.settings, 0, 1, 7, think)
     assert default.random_checkpoint(rows, str(videos), store.settings, 0, 1, 7, think) == first
     others = [(2, 7, think), (1, 8, think), (1, 7, free)]
     assert first not in [default.random_checkpoint(rows, str(videos), store.settings, 0, *other) for other in others]
-    assert taught == [1, 7, 2, 7, 1, 8, 1, 7]
+    tower, captions = ("tower", 1), ("captions", 7)
+    assert taught == [tower, captions, ("tower", 2), captions, tower, ("captions", 8), tower, ("matching", 7)]
