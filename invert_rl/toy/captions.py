@@ -12,31 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel, ProcessorMixin
 
-from data_prep.progress import progress
 from data_prep.rows import Row
-from invert_rl.sft.muon import MuonWithAdamW
 from invert_rl.tasks import Task, messages, normalise_query
 from invert_rl.toy.answers import target_text
-from invert_rl.toy.shown import IGNORED, MARKS, Shown, by_clip, look_at, middle_of
-from invert_rl.toy.tower import NAMES, pace
+from invert_rl.toy.lesson import FLOOR, TELLING, middle_of, misread, read, teach_language
+from invert_rl.toy.shown import IGNORED, Shown, by_clip, look_at
 from invert_rl.video.store import FrameStore
 
 CLIPS = 16
 """Clips of a step."""
-LEARNING_RATE, MUON_LEARNING_RATE = 3e-3, 6e-3
-TELLING = 0.3
-"""Weight of what is told besides the answers."""
 MAX_GAP = 150
 """Most positions that are left out between a query alone and its answer: what a task's prompt adds is about as long."""
-FLOOR = 1e-4
-"""Added to a share of attention, whose logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -108,38 +101,21 @@ def teach_captions(
     as it is.
     """
     clips = by_clip(rows)
-    videos, language = list(clips), model.model.language_model
-    chat = processor.apply_chat_template([{"role": "user", "content": [{"type": "video"}]}])
-    opening = processor.tokenizer(chat[: chat.index("<|video_pad|>")], add_special_tokens=False)["input_ids"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reader = nn.Linear(language.config.hidden_size, len(NAMES) + 2 * MARKS)
-    taught = nn.ModuleList([language, reader])  # an answer's words are those of the prompt
-    optimizer = MuonWithAdamW(taught, LEARNING_RATE, MUON_LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = LambdaLR(optimizer, lambda step: pace(step, steps))
-    rng = np.random.default_rng(seed)
-    seen: dict[str, Shown] = {}
-    shares: list[float] = []
-    attention = language.config._attn_implementation
-    language.set_attn_implementation("eager")  # the others do not say where they look
-    for _ in progress(range(steps), "captions", total=steps):
+    videos = list(clips)
+
+    @cache
+    def look(video: str) -> Shown:
+        return look_at(model.model.visual, processor, clips[video][0], store)
+
+    def step(reader: nn.Linear, opening: list[int], rng: np.random.Generator) -> tuple[torch.Tensor, float]:
         drawn = [videos[int(place)] for place in rng.integers(len(videos), size=CLIPS)]
-        for video in drawn:
-            if video not in seen:
-                seen[video] = look_at(model.model.visual, processor, clips[video][0], store)
         scripts = [write_script(processor, clips[video], task, rng) for video in drawn]
-        loss, share = _lesson(model, reader, opening, [seen[video] for video in drawn], scripts)
-        loss.backward()
-        nn.utils.clip_grad_norm_(taught.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        shares.append(share)
-    language.set_attn_implementation(attention)
-    return float(np.mean(shares[-20:]))
+        return _loss(model, reader, opening, [look(video) for video in drawn], scripts)
+
+    return teach_language(model, processor, "captions", steps, seed, step)
 
 
-def _lesson(
+def _loss(
     model: PreTrainedModel,
     reader: nn.Linear,
     opening: list[int],
@@ -168,12 +144,7 @@ def _lesson(
     answers = nn.functional.cross_entropy(model.lm_head(out.last_hidden_state[:, after:-1][spans]), labels[spans])
 
     states = out.hidden_states[middle][:, first:after].flatten(0, 1)
-    read = reader(nn.functional.rms_norm(states, states.shape[-1:])).split([len(NAMES), MARKS, MARKS], 1)
-    told = torch.cat([clip.told for clip in shown])
-    marked = sum(
-        nn.functional.cross_entropy(found, wanted, ignore_index=IGNORED)
-        for found, wanted in zip(read, told.T, strict=True)
-    )
+    marked = misread(read(reader, states), torch.cat([clip.told for clip in shown]))
 
     looks = [
         (number, after + place, clip.shows[event])

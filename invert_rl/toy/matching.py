@@ -18,18 +18,15 @@ from functools import cache
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, rms_norm
-from torch.optim.lr_scheduler import LambdaLR
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, ProcessorMixin
 
-from data_prep.progress import progress
 from data_prep.rows import Row
-from invert_rl.sft.muon import MuonWithAdamW
 from invert_rl.tasks import Task, normalise_query
 from invert_rl.toy.answers import target_text
-from invert_rl.toy.captions import FLOOR, LEARNING_RATE, MUON_LEARNING_RATE, TELLING, prompt_text
-from invert_rl.toy.shown import IGNORED, MARKS, Shown, by_clip, look_at, middle_of, see
-from invert_rl.toy.tower import NAMES, pace
+from invert_rl.toy.captions import prompt_text
+from invert_rl.toy.lesson import FLOOR, TELLING, middle_of, misread, read, teach_language
+from invert_rl.toy.shown import IGNORED, Shown, by_clip, look_at, see
 from invert_rl.video.store import FrameStore
 
 CLIPS, SEGMENTS = 12, 4
@@ -103,53 +100,36 @@ def teach_matching(
     sees each clip and segment once. The share, 0 to 1, is the mean of the last 20 steps, right before the first number
     of a span, over the heads that are told where to look. The global random state stays as it is.
     """
-    language, tower = model.model.language_model, model.model.visual
     forward = next(task for task in tasks.values() if task.names_spans)
     inverted = [task for task in tasks.values() if task.segment]
-    chat = processor.apply_chat_template([{"role": "user", "content": [{"type": "video"}]}])
-    opening = processor.tokenizer(chat[: chat.index("<|video_pad|>")], add_special_tokens=False)["input_ids"]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reader = nn.Linear(language.config.hidden_size, len(NAMES) + 2 * MARKS)
-    taught = nn.ModuleList([language, reader])  # an answer's words are those of the prompt
-    optimizer = MuonWithAdamW(taught, LEARNING_RATE, MUON_LEARNING_RATE, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = LambdaLR(optimizer, lambda step: pace(step, steps))
-    clips, rng, shares = by_clip(rows), np.random.default_rng(seed), []
+    clips, tower = by_clip(rows), model.model.visual
     videos = list(clips)
 
     @cache
-    def clip(video: str) -> Shown:
+    def look(video: str) -> Shown:
         return look_at(tower, processor, clips[video][0], store)
 
     @cache
     def segment(number: int) -> tuple[torch.Tensor, torch.Tensor]:
         return see(tower, processor, store.clip(inverted[0].video(rows[number])))
 
-    def clip_page(video: str) -> Page:
+    def about_clip(video: str, rng: np.random.Generator) -> Page:
         asked = [clips[video][int(place)] for place in rng.permutation(len(clips[video]))]
         questions = [write_question(processor, forward, row, rng, alone=turn > 0) for turn, row in enumerate(asked)]
-        return Page(clip(video).features, clip(video).grid, questions, clip(video))
+        return Page(look(video).features, look(video).grid, questions, look(video))
 
-    def segment_page(number: int) -> Page:
+    def about_segment(number: int, rng: np.random.Generator) -> Page:
         return Page(*segment(number), [write_question(processor, task, rows[number], rng) for task in inverted])
 
-    attention = language.config._attn_implementation
-    language.set_attn_implementation("eager")  # the others do not say where they look
-    for _ in progress(range(steps), "matching", total=steps):
-        pages = [clip_page(videos[int(place)]) for place in rng.integers(len(videos), size=CLIPS)]
-        pages += [segment_page(int(number)) for number in rng.integers(len(rows), size=SEGMENTS)]
-        loss, share = _lesson(model, reader, opening, pages)
-        loss.backward()
-        nn.utils.clip_grad_norm_(taught.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        shares.append(share)
-    language.set_attn_implementation(attention)
-    return float(np.mean(shares[-20:]))
+    def step(reader: nn.Linear, opening: list[int], rng: np.random.Generator) -> tuple[torch.Tensor, float]:
+        pages = [about_clip(videos[int(place)], rng) for place in rng.integers(len(videos), size=CLIPS)]
+        pages += [about_segment(int(number), rng) for number in rng.integers(len(rows), size=SEGMENTS)]
+        return _loss(model, reader, opening, pages)
+
+    return teach_language(model, processor, "matching", steps, seed, step)
 
 
-def _lesson(
+def _loss(
     model: PreTrainedModel, reader: nn.Linear, opening: Sequence[int], pages: Sequence[Page]
 ) -> tuple[torch.Tensor, float]:
     """Loss of one step, and the share of attention on the event before the first number of its span."""
@@ -170,19 +150,18 @@ def _lesson(
         if (learned := spread.labels[of, 1:] != IGNORED).any()
     )
 
-    states = rms_norm(out.hidden_states[middle], spread.embeddings.shape[-1:])
+    states = out.hidden_states[middle]
     shown = slice(len(opening), len(opening) + len(clips[0].features))
-    read = reader(states[: len(clips), shown]).flatten(0, 1).split([len(NAMES), MARKS, MARKS], 1)
-    told = torch.cat([clip.told for clip in clips]).T
-    marked = [cross_entropy(found, wanted, ignore_index=IGNORED) for found, wanted in zip(read, told, strict=True)]
+    told = torch.cat([clip.told for clip in clips])
+    marked = misread(read(reader, states[: len(clips), shown].flatten(0, 1)), told)
 
     number, place, event, first = (list(values) for values in zip(*spread.looks, strict=True))
     shows = torch.stack([clips[at].shows[of] for at, of in zip(number, event, strict=True)])
     verbs = torch.stack([clips[at].verbs[of] for at, of in zip(number, event, strict=True)])
-    asked = reader(states[number, place])[:, : len(NAMES)]
+    asked, *_ = read(reader, states[number, place])
     share = (out.attentions[middle][number, ::2, place, shown] * shows[:, None]).sum(-1)  # (tokens, heads)
     looking = -(share + FLOOR).log().mean()
-    return loss + TELLING * (sum(marked) + looking + cross_entropy(asked, verbs)), share[first].mean().item()
+    return loss + TELLING * (marked + looking + cross_entropy(asked, verbs)), share[first].mean().item()
 
 
 @dataclass(frozen=True)

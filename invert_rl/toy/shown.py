@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import ProcessorMixin
 
 from data_prep.rows import Row
 from invert_rl.positions import grid_positions
@@ -83,8 +83,3 @@ def by_clip(rows: Iterable[Row]) -> dict[str, list[Row]]:
     for row in rows:
         clips.setdefault(row.video, []).append(row)
     return clips
-
-
-def middle_of(model: PreTrainedModel) -> int:
-    """How many layers come before what is read, and before the layer that is told where to look: half of them."""
-    return model.config.get_text_config().num_hidden_layers // 2
