@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.video_file import resolve
+from data_prep.errors import VideoError
+from data_prep.video_file import look_at, resolve
 from data_prep.workers import TIMEOUT_SECONDS
 from invert_rl.video.clip import Clip
 from invert_rl.video.disk import Source, encode_entry, entry_path, read_entry, writing
@@ -36,8 +37,9 @@ class FrameStore:
     their frames as read-only. A store can be sent to worker processes; each then has a memory of its own.
 
     With a ``directory`` frames are also kept on disk, in a form that several runs and processes can share. A
-    video whose file has changed is decoded again. Where nothing can be written (full disk, no permission) the
-    store says so in the log once, keeps the error in ``write_error`` and goes on without writing.
+    video whose file has changed since then is decoded again; one that changes while the store is in use, so that some
+    answers would be to another video, is an error from then on. Where nothing can be written (full disk, no
+    permission) the store says so in the log once, keeps the error in ``write_error`` and goes on without writing.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class FrameStore:
         self.in_process = in_process
         self.write_error: OSError | None = None
         self._clips: OrderedDict[VideoRef, Clip] = OrderedDict()
+        self._lengths: dict[str, int] = {}
+        """Bytes of each video's file when its frames were first asked for."""
         self._used = 0
         self._lock = threading.Lock()
 
@@ -97,7 +101,12 @@ class FrameStore:
         """From memory, or else from disk or decoded, and remembered; ``size`` as in `load_clip`."""
         clip = self._recall(ref)
         if clip is None:
+            length = look_at(resolve(self.root, ref.path), ref.path).st_size
+            first = self._lengths.get(ref.path, length)
+            if first != length:
+                raise VideoError(ref.path, f"its file has changed in mid-run: {first} bytes before, {length} now")
             clip = self._stored(ref, size)
+            self._lengths[ref.path] = length
             self.remember(ref, clip)
         return clip
 
@@ -140,14 +149,15 @@ class FrameStore:
         return decode(ref, self.settings, self.root, self.timeout, size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the memory and its lock, which stay in their process."""
+        """Everything but the memory, what is known of files, and the lock, which stay in their process."""
         state = dict(self.__dict__)
-        del state["_clips"], state["_used"], state["_lock"]
+        del state["_clips"], state["_lengths"], state["_used"], state["_lock"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._clips = OrderedDict()
+        self._lengths = {}
         self._used = 0
         self._lock = threading.Lock()
 

@@ -136,6 +136,22 @@ def test_errors_are_not_kept(videos: Path) -> None:
     assert len(store.clip(VideoRef("later.mp4")).frames) == 24
 
 
+@pytest.mark.parametrize("directory", [None, "store"])
+def test_another_video_under_the_same_name_is_not_taken_for_the_first(
+    videos: Path, tmp_path: Path, directory: str | None
+) -> None:
+    store = FrameStore(videos, SETTINGS, memory_mb=0, directory=directory and tmp_path / directory)
+    first = store.clip(WHOLE)
+    os.utime(videos / "clip.mp4", (1, 1))
+    assert same(store.clip(WHOLE), first)  # copied again, the same video
+    constant_rate(videos / "other.mp4", "libx264", frames=60)
+    (videos / "other.mp4").replace(videos / "clip.mp4")
+    with pytest.raises(VideoError, match=r"clip.mp4: its file has changed in mid-run: \d+ bytes before, \d+ now"):
+        store.clip(WHOLE)
+    for later in (pickle.loads(pickle.dumps(store)), FrameStore(videos, SETTINGS)):
+        assert len(later.clip(WHOLE).frames) == 12  # a run that begins with the second one
+
+
 def test_a_store_travels_to_workers_without_its_memory(videos: Path, tmp_path: Path) -> None:
     store = FrameStore(videos, SETTINGS, directory=tmp_path / "store")
     whole = store.clip(WHOLE)
