@@ -124,12 +124,12 @@ def test_the_language_model_learns_and_the_tower_stays(world, start):
     assert moved and not any(".visual." in name for name in moved)
 
 
-def test_it_learns_where_to_look_in_a_clip_that_it_is_shown_again_and_again(world, start, monkeypatch):
-    monkeypatch.setattr(matching, "CLIPS", 2)
-    monkeypatch.setattr(matching, "SEGMENTS", 1)
+def test_it_learns_which_frames_each_question_about_a_clip_is_about(world, start, monkeypatch):
+    monkeypatch.setattr(matching, "CLIPS", 1)
+    monkeypatch.setattr(matching, "SEGMENTS", 0)
     processor, model = start
     rows, store = world
     rows = [row for row in rows if row.video == rows[0].video]
     everywhere = look_at(model.model.visual, processor, rows[0], store).shows.mean()
     assert everywhere < 0.3  # of the attention that lies on all tokens alike
-    assert teach_matching(model, processor, rows, store, 100, 0, TASKS) > everywhere + 0.05
+    assert teach_matching(model, processor, rows, store, 100, 0, TASKS) > 0.8  # 0.65 if the asked verb is not told
