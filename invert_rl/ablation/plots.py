@@ -117,7 +117,9 @@ def _steps(axes: Any, table: Table, lines: Sequence[Line], results: Sequence[Res
     start = next((line.metrics for line in lines if line.when == "before"), {})
     for number, name in enumerate(table.rows):
         curves = [result.curve for result in results if result.name == name and result.curve]
-        steps = sorted(set.intersection(*map(set, curves))) if curves else []
+        if not curves:
+            continue
+        steps = sorted(set.intersection(*map(set, curves)))
         for kind, metric in enumerate(table.metrics):
             points = [(0, start[metric])] if metric in start else []
             points += [

@@ -59,7 +59,7 @@ def write_script(processor: ProcessorMixin, rows: Sequence[Row], task: Task, rng
         question = (alone if turn else encode(prompt_text(task, row))) + asked
         answer = encode(target_text(task, row, rng)) + end
         first = len(ids) + len(question)  # place of the answer's first token
-        looks += [(first + at - 1, event) for at, event in _told_by(answer, encode, row.meta["event"])]
+        looks += [(first + at - 1, event) for at, event in told_by(answer, encode, row.meta["event"])]
         gap = int(rng.integers(MAX_GAP + 1)) if turn else 0
         steps += [1] * (len(question) - len(asked)) + [1 + gap]
         steps += [1] * (len(asked) - 1 + len(answer))
@@ -73,7 +73,7 @@ def prompt_text(task: Task, row: Row) -> str:
     return "".join(part["text"] for part in messages(task, row)[-1]["content"] if part["type"] == "text")
 
 
-def _told_by(answer: list[int], encode: Callable[[str], list[int]], number: int) -> list[tuple[int, int]]:
+def told_by(answer: list[int], encode: Callable[[str], list[int]], number: int) -> list[tuple[int, int]]:
     """Which tokens of an answer tell of which event: of the thought ``a: b, c, a`` those after the colon, in order,
     and all of the span of the event ``number``."""
     (colon,), (end_thought,), (begin,), (end,) = (encode(text) for text in (":", "</think>", "<answer>", "</answer>"))

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from data_prep.rows import Row
 from invert_rl.tasks import Task, normalise_query
 from invert_rl.toy.answers import target_text
-from invert_rl.toy.captions import prompt_text
+from invert_rl.toy.captions import prompt_text, told_by
 from invert_rl.toy.lesson import FLOOR, TELLING, middle_of, misread, read, teach_language
 from invert_rl.toy.shown import IGNORED, Shown, by_clip, look_at, see
 from invert_rl.video.store import FrameStore
@@ -44,9 +44,9 @@ class Question:
     """The same where a token belongs to the answer, else `IGNORED`."""
     positions: list[int]
     """Of each token, from 1 for what follows the clip."""
-    tells: range = range(0)
+    tells: list[int]
     """Places of the tokens right before those of an event's span."""
-    event: int = 0
+    event: int
     """Number of the event that is asked for."""
 
 
@@ -64,12 +64,9 @@ def write_question(
     first = len(question) + len(turn)  # place of the answer's first token
     gap = int(rng.integers(MAX_GAP + 1)) if alone else 0
     positions = [1 + at + (gap if at >= len(question) else 0) for at in range(first + len(answer))]
-    tells = range(0)
-    if task.names_spans:
-        (begin,), (end,) = encode("<answer>"), encode("</answer>")
-        tells = range(first + answer.index(begin), first + answer.index(end) - 1)
-    labels = [IGNORED] * first + answer
-    return Question([*question, *turn, *answer], labels, positions, tells, row.meta["event"])
+    labels, event = [IGNORED] * first + answer, row.meta["event"]
+    tells = [first + at - 1 for at, _ in told_by(answer, encode, event)] if task.names_spans else []
+    return Question([*question, *turn, *answer], labels, positions, tells, event)
 
 
 @dataclass(frozen=True)

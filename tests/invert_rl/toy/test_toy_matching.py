@@ -55,6 +55,13 @@ def test_a_question_is_what_the_task_asks_and_only_its_answer_is_learned(start, 
     assert tokenizer.decode(told) == ("3.25 to 5.75" if task == "tvg" else "")
 
 
+def test_an_answer_without_tags_tells_of_the_event_from_its_first_token(start):
+    bare = load_preset("spans_json").tasks["tvg"]
+    question = write_question(start[0], bare, OPEN, np.random.default_rng(0))
+    told = start[0].tokenizer.decode([question.ids[at + 1] for at in question.tells])
+    assert told == bare.answer(OPEN) and "3.25" in told
+
+
 def test_of_a_query_alone_the_answer_is_as_far_away_as_a_prompt_would_put_it(start):
     tokenizer, far = start[0].tokenizer, set()
     for seed in range(30):
