@@ -5,8 +5,8 @@ one the model has to match the verb of a question with frames in the one step be
 is followed by questions about all of its events, the first as the task asks it, the others by their queries alone, and
 a segment by what the inverted tasks ask about it; no question sees another one. What is told besides the answers is
 what captions tell, and one thing more: the linear head that reads the verb of each group of frames is to read the asked
-one where a span is written, so that both stand there alike and attention can match them. Without that it does not: in a
-trial the share of attention on the event was 29 %, which is chance, after 100 steps, with it 82 %.
+one where a span is written, so that both stand there alike and attention can match them. Without that it hardly does
+(docs/proof.md).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from invert_rl.tasks import Task, normalise_query
 from invert_rl.toy.answers import target_text
 from invert_rl.toy.captions import prompt_text, told_by
 from invert_rl.toy.lesson import FLOOR, TELLING, middle_of, misread, read, teach_language
-from invert_rl.toy.shown import IGNORED, Shown, by_clip, look_at, see
+from invert_rl.toy.shown import IGNORED, Seen, Shown, by_clip, look_at, see
 from invert_rl.video.store import FrameStore
 
 CLIPS, SEGMENTS = 12, 4
@@ -73,13 +73,9 @@ def write_question(
 class Page:
     """A clip or a segment and the questions that follow it."""
 
-    features: torch.Tensor
-    """``(tokens, width)``, from the tower."""
-    grid: torch.Tensor
-    """Positions of the tokens, ``(3, tokens)``, as if the clip came first."""
+    shown: Seen
+    """Nothing is told of what is not a `Shown`, that is of a segment."""
     questions: list[Question]
-    clip: Shown | None = None
-    """What a clip holds; nothing is told of a segment."""
 
 
 def teach_matching(
@@ -107,16 +103,16 @@ def teach_matching(
         return look_at(tower, processor, clips[video][0], store)
 
     @cache
-    def segment(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def segment(number: int) -> Seen:
         return see(tower, processor, store.clip(inverted[0].video(rows[number])))
 
     def about_clip(video: str, rng: np.random.Generator) -> Page:
         asked = [clips[video][int(place)] for place in rng.permutation(len(clips[video]))]
         questions = [write_question(processor, forward, row, rng, alone=turn > 0) for turn, row in enumerate(asked)]
-        return Page(look(video).features, look(video).grid, questions, look(video))
+        return Page(look(video), questions)
 
     def about_segment(number: int, rng: np.random.Generator) -> Page:
-        return Page(*segment(number), [write_question(processor, task, rows[number], rng) for task in inverted])
+        return Page(segment(number), [write_question(processor, task, rows[number], rng) for task in inverted])
 
     def step(reader: nn.Linear, opening: list[int], rng: np.random.Generator) -> tuple[torch.Tensor, float]:
         pages = [about_clip(videos[int(place)], rng) for place in rng.integers(len(videos), size=CLIPS)]
@@ -140,7 +136,7 @@ def _loss(
         output_hidden_states=True,
         output_attentions=True,
     )
-    clips = [page.clip for page in pages if page.clip]
+    clips = [page.shown for page in pages if isinstance(page.shown, Shown)]
     loss = sum(
         cross_entropy(model.lm_head(out.last_hidden_state[of, :-1][learned]), spread.labels[of, 1:][learned])
         for of in (slice(len(clips)), slice(len(clips), None))  # clips and segments count alike
@@ -183,7 +179,7 @@ def lay_out(model: PreTrainedModel, opening: Sequence[int], pages: Sequence[Page
     A question sees what is shown and itself alone; its positions go on from what is shown, as if it were the only one.
     """
     words, before = model.get_input_embeddings(), len(opening)
-    sizes = [before + len(page.features) for page in pages]
+    sizes = [before + len(page.shown.features) for page in pages]
     longest = max(size + sum(len(of.ids) for of in page.questions) for size, page in zip(sizes, pages, strict=True))
     embeddings, positions, labels, turns, looks = [], [], [], [], []
     for number, (size, page) in enumerate(zip(sizes, pages, strict=True)):
@@ -197,10 +193,10 @@ def lay_out(model: PreTrainedModel, opening: Sequence[int], pages: Sequence[Page
             turn += [asked] * len(question.ids)
             taken += question.positions
         rest = longest - size - len(ids)
-        grid = page.grid + before
+        grid = page.shown.grid + before
         text = torch.tensor(taken + [0] * rest) + int(grid.max())
         positions.append(torch.cat([torch.arange(before).expand(3, -1), grid, text.expand(3, -1)], 1))
-        tokens = [words(torch.tensor(opening)), page.features, words(torch.tensor(ids + [0] * rest))]
+        tokens = [words(torch.tensor(opening)), page.shown.features, words(torch.tensor(ids + [0] * rest))]
         embeddings.append(torch.cat(tokens))
         labels.append(learned + [IGNORED] * rest)
         turns.append(turn + [-1] * rest)

@@ -25,13 +25,19 @@ IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A clip as the language model is shown it, and what it holds."""
+class Seen:
+    """A clip or a segment as the language model is shown it."""
 
     features: torch.Tensor
     """``(tokens, width)``, from the tower."""
     grid: torch.Tensor
-    """Positions of the tokens, ``(3, tokens)``, as if the clip came first."""
+    """Positions of the tokens, ``(3, tokens)``, as if it came first."""
+
+
+@dataclass(frozen=True)
+class Shown(Seen):
+    """A clip as the language model is shown it, and what it holds."""
+
     told: torch.Tensor
     """`marks` of each token's group of frames, ``(tokens, 3)``."""
     shows: torch.Tensor
@@ -43,18 +49,19 @@ class Shown:
 def look_at(tower: nn.Module, processor: ProcessorMixin, row: Row, store: FrameStore) -> Shown:
     """The clip of a row as the fixed vision tower sees it, and what its events are."""
     clip, frames = store.clip(VideoRef(row.video)), processor.video_processor.temporal_patch_size
-    features, grid = see(tower, processor, clip)
+    seen = see(tower, processor, clip)
     seconds = clip.second_per_grid(frames)
     begins = torch.from_numpy(np.asarray(clip.timestamps[::frames]))
     shows = torch.stack([(begins < end) & (begins + seconds > start) for _, start, end in row.meta["events"]])
     told = marks(row, clip.timestamps[frames - 1 :: frames])
-    each = len(features) // len(begins)
+    each = len(seen.features) // len(begins)
     verbs = torch.tensor([NAMES.index(verb) for verb, _, _ in row.meta["events"]])
-    return Shown(features, grid, told.repeat_interleave(each, 0), shows.float().repeat_interleave(each, 1), verbs)
+    told, shows = told.repeat_interleave(each, 0), shows.float().repeat_interleave(each, 1)
+    return Shown(seen.features, seen.grid, told, shows, verbs)
 
 
-def see(tower: nn.Module, processor: ProcessorMixin, clip: Clip) -> tuple[torch.Tensor, torch.Tensor]:
-    """Features of a clip, ``(tokens, width)``, and the positions of its tokens as if it came first, ``(3, tokens)``."""
+def see(tower: nn.Module, processor: ProcessorMixin, clip: Clip) -> Seen:
+    """A clip or a segment as the fixed vision tower sees it."""
     inputs = processor.video_processor(
         videos=[clip.frames], do_sample_frames=False, do_resize=False, return_tensors="pt"
     )
@@ -62,7 +69,8 @@ def see(tower: nn.Module, processor: ProcessorMixin, clip: Clip) -> tuple[torch.
     with torch.no_grad():
         features = tower(inputs["pixel_values_videos"], grid).pooler_output
     seconds, sizes = clip.second_per_grid(processor.video_processor.temporal_patch_size), tower.config
-    return features, grid_positions(0, grid[0], sizes.spatial_merge_size, seconds, sizes.tokens_per_second)
+    positions = grid_positions(0, grid[0], sizes.spatial_merge_size, seconds, sizes.tokens_per_second)
+    return Seen(features, positions)
 
 
 def marks(row: Row, times: np.ndarray) -> torch.Tensor:

@@ -72,6 +72,7 @@ class Prefetcher:
         remembered = self._remembered(ref)
         if remembered:
             return self.store.clip(ref)
+        self.store.check_file(ref.path)  # here, as the worker that decodes it now may never have seen it before
         if not self.workers:
             self.waited += 1
             outcome = self._watched(ref) if self.store.in_process else self._decoded(self._helper, ref)

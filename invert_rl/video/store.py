@@ -63,7 +63,7 @@ class FrameStore:
         self.write_error: OSError | None = None
         self._clips: OrderedDict[VideoRef, Clip] = OrderedDict()
         self._lengths: dict[str, int] = {}
-        """Bytes of each video's file when its frames were first asked for."""
+        """Bytes of each video's file at the first look."""
         self._used = 0
         self._lock = threading.Lock()
 
@@ -101,14 +101,17 @@ class FrameStore:
         """From memory, or else from disk or decoded, and remembered; ``size`` as in `load_clip`."""
         clip = self._recall(ref)
         if clip is None:
-            length = look_at(resolve(self.root, ref.path), ref.path).st_size
-            first = self._lengths.get(ref.path, length)
-            if first != length:
-                raise VideoError(ref.path, f"its file has changed in mid-run: {first} bytes before, {length} now")
+            self.check_file(ref.path)
             clip = self._stored(ref, size)
-            self._lengths[ref.path] = length
             self.remember(ref, clip)
         return clip
+
+    def check_file(self, path: str) -> None:
+        """Raise `VideoError` where a video's file is missing or of another length than at this store's first look."""
+        length = look_at(resolve(self.root, path), path).st_size
+        first = self._lengths.setdefault(path, length)
+        if first != length:
+            raise VideoError(path, f"its file has changed in mid-run: {first} bytes before, {length} now")
 
     def remember(self, ref: VideoRef, clip: Clip) -> None:
         """Keep the frames that `clip` gives for ``ref`` in memory, in the place of those not used for longest."""

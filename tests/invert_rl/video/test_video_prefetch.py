@@ -32,6 +32,9 @@ TIMES = np.arange(24) / 2
 class SlowStore(FrameStore):
     """Makes clips without decoding and notes each; one named slow… takes for ever, deadly… kills its process."""
 
+    def check_file(self, path: str) -> None:
+        """Its clips need no files."""
+
     def clip(self, ref: VideoRef) -> Clip:
         with (self.root / "decoded").open("a") as file:
             file.write(f"{ref.path} {os.getpid()}\n")
@@ -147,6 +150,17 @@ def test_a_killed_worker_costs_no_clip(videos: Path, prefetch: Callable[..., Pre
     ahead.clip(VideoRef("a.mp4"))
     os.kill(pids(ahead)[0], signal.SIGKILL)
     assert len(ahead.clip(VideoRef("b.mp4")).frames) == 24
+
+
+def test_a_changed_video_is_noticed_by_a_worker_that_never_saw_the_first(
+    videos: Path, prefetch: Callable[..., Prefetcher]
+) -> None:
+    ahead = prefetch(FrameStore(videos, SETTINGS, memory_mb=0), 1)
+    ahead.clip(VideoRef("a.mp4"))
+    os.kill(pids(ahead)[0], signal.SIGKILL)
+    constant_rate(videos / "a.mp4", "libx264", frames=60)
+    with pytest.raises(VideoError, match="a.mp4: its file has changed in mid-run"):
+        ahead.clip(VideoRef("a.mp4"))
 
 
 @pytest.mark.slow
