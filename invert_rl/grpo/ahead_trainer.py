@@ -177,12 +177,19 @@ class AheadTrainer(RolloutTrainer):
     def load_rounds_ahead(self, checkpoint: Path) -> None:
         """Take them up again; raises `DataError` for a file that does not hold them.
 
-        Without a file, as from a run that made no rounds ahead, the next round is made by the weights of now.
+        Without a file, as from a run that made no rounds ahead, the next round is made by the weights of now; so it is
+        where a rank has another round than the others, because its file is gone or its request had failed.
         """
         path = checkpoint / SAVED.format(rank=self.accelerator.process_index)
         self.ahead.forget()
-        if not path.is_file():
-            return
+        if path.is_file():
+            self._read_rounds_ahead(path)
+        held = gather_object([sorted(self.ahead.rounds)])
+        if any(numbers != held[0] for numbers in held):
+            logger.warning("%s: not every rank has its part of the rounds made ahead; they are made again", checkpoint)
+            self.ahead.forget()
+
+    def _read_rounds_ahead(self, path: Path) -> None:
         try:
             for told in read_object(path)["rounds"]:
                 asked, draws = ([Draw(*draw) for draw in told[name]] for name in ("asked", "draws"))

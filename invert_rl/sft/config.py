@@ -60,7 +60,10 @@ class InvertSFTConfig(ResumeFields, TaskFields, FrameFields, ValidationFields, S
     )
     toy_caption_steps: int = field(
         default=400,
-        metadata={"help": "Toy world only: steps after those in which the language model learns to find captions."},
+        metadata={
+            "help": "Toy world only: steps after those in which the language model learns to find captions, or, with a "
+            "preset without thoughts, which frames a question is about."
+        },
     )
 
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay false: columns make the prompts."})

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from data_prep.errors import DataError
 from invert_rl.evaluation.runs.validation import Validation
-from invert_rl.grpo import rollout_trainer
+from invert_rl.grpo import ahead_trainer, rollout_trainer
 from invert_rl.grpo.ahead_trainer import ROUNDS, SAVED
 from invert_rl.grpo.config import InvertGRPOConfig
 from invert_rl.grpo.rounds_ahead import AheadRound, RoundsAhead
@@ -24,9 +24,10 @@ from invert_rl.recipe.run_log import RunLog
 from invert_rl.schedule import Draw
 from invert_rl.tasks.presets import load_preset
 from tests.invert_rl.grpo.conftest import share_of_even_tokens
-from tests.invert_rl.grpo.steady_server import SteadyServer, fingerprint
+from tests.invert_rl.grpo.steady_server import Served, SteadyServer, fingerprint
 from tests.invert_rl.grpo.test_training import changed, parameters
 from tests.invert_rl.grpo.test_vllm_server import PUSH, started, without_vllm  # noqa: F401 - a fixture
+from tests.invert_rl.grpo.torchrun import distance, read_ranks, run_ranks
 from tests.invert_rl.tiny_run import SHORT_RUN
 
 MADE_BY = {0: [0, 1, 2, 3, 4], 1: [0, 0, 1, 2, 3], 2: [0, 0, 0, 2, 2]}
@@ -207,6 +208,38 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(make_ahead, tmp_path, rounds
     assert server.served[before:] == all_served.served[ready:]
 
 
+def test_two_ranks_share_each_round_and_go_on_from_what_was_made_ahead(steady, tiny_qwen2_5, world, tmp_path):
+    server = steady(tiny_qwen2_5)
+    settings = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": server.url, "vllm_server_timeout": 60}
+    settings |= {"rounds_ahead": 1, "learning_rate": 3e-2, "max_completion_length": 3, "max_steps": 5}
+    settings |= {"save_strategy": "steps", "save_steps": 3}
+    job = {"checkpoint": tiny_qwen2_5, "world": str(world), "settings": settings}
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    run_ranks(
+        tmp_path,
+        [{**job, "output": str(whole)}, {**job, "output": str(rest), "resume": str(whole / "checkpoint-3")}],
+    )
+    served = [server.served[first : first + 2] for first in range(0, len(server.served), 2)]  # one of each rank
+    assert [a.weights == b.weights and a.prompt == b.prompt for a, b in served] == [True] * 6
+    assert all(a.sampling["n"] == b.sampling["n"] == 2 for a, b in served)
+    assert all(a.sampling["seed"] != b.sampling["seed"] for a, b in served)
+    made_by = [a.weights for a, _ in served[:5]]
+    assert made_by[0] == made_by[1] and len(set(made_by)) == 4  # steps 0, 0, 1, 2, 3: one round behind
+    lines = [json.loads(line) for line in (whole / ROUNDS).read_text().splitlines()]
+    assert [line["policy_step"] for line in lines] == MADE_BY[1]
+
+    def asked(round_: list[Served]) -> list[str]:
+        return sorted(json.dumps(request) for request in round_)
+
+    assert asked(served[5]) == asked(served[4])  # the checkpoint holds round 3, round 4 is asked for again
+    for first, second in (read_ranks(whole), read_ranks(rest)):
+        assert distance(first.end, second.end) == 0 < distance(first.start, first.end)
+        assert all(a["ids"] == b["ids"] for a, b in zip(first.rounds, second.rounds, strict=True))
+    for straight, resumed in zip(read_ranks(whole), read_ranks(rest), strict=True):
+        assert resumed.rounds == straight.rounds[3:]
+        assert distance(straight.end, resumed.end) == 0
+
+
 def test_a_resume_without_what_was_made_ahead_is_another_run(make_ahead, tmp_path, monkeypatch):
     """The negative control of the test above: the rounds are made again, by weights that they were not made by."""
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 3, "tasks": ["tvg"], "tvg_probability": 1.0}
@@ -231,6 +264,18 @@ def test_a_resume_without_what_was_made_ahead_is_another_run(make_ahead, tmp_pat
         resumed.train(resume_from_checkpoint=str(saved.parent))
         assert changed(parameters(straight), parameters(resumed))
         assert [line["staleness"] for line in told(resumed)] == [0.0]
+
+
+def test_where_a_rank_lacks_its_part_no_rank_takes_the_rounds_up(make_ahead, tmp_path, monkeypatch, caplog):
+    trainer, _ = make_ahead(1, max_steps=3, save_strategy="steps", save_steps=2)
+    trainer.train()
+    checkpoint = tmp_path / "run" / "checkpoint-2"
+    trainer.load_rounds_ahead(checkpoint)
+    assert list(trainer.ahead.rounds) == [2]
+    monkeypatch.setattr(ahead_trainer, "gather_object", lambda numbers: [*numbers, []])
+    trainer.load_rounds_ahead(checkpoint)
+    assert trainer.ahead.rounds == {}
+    assert "checkpoint-2: not every rank has its part of the rounds made ahead" in caplog.text
 
 
 def test_errors_of_the_thread_reach_the_trainer(make_ahead, monkeypatch):

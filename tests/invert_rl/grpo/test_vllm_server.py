@@ -146,12 +146,17 @@ def encode_for_stand_in(modality: str, fields: dict[str, torch.Tensor]) -> str:
     return base64.b64encode(safetensors.torch.save(tensors)).decode()
 
 
-@pytest.fixture(autouse=True)
-def without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL takes vLLM to be installed, and prompts are encoded for the stand-in."""
     for module in (trl_vllm, trl_client):
         monkeypatch.setattr(module, "is_vllm_available", lambda: True)
     monkeypatch.setattr(vllm_prompts, "encode_fields", encode_for_stand_in)
+
+
+@pytest.fixture(autouse=True)
+def without_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pretend_vllm` in each test."""
+    pretend_vllm(monkeypatch)
 
 
 def started(kind: type[StandInServer]) -> Iterator[Any]:

@@ -3,7 +3,8 @@
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
 the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp`` (True, or "one loads" where only the
 first rank reads the weights, as 8gpu_fsdp2.yaml has it), ``zero3``, ``save_model``, ``fault``, ``limit`` (seconds a
-clip), ``dtype`` (in which the checkpoint is loaded) and ``validate``.
+clip), ``dtype`` (in which the checkpoint is loaded) and ``validate``. With ``use_vllm`` in the settings its server is
+the tests' stand-in.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
@@ -35,6 +37,7 @@ from rewards.pipelines import load_pipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # torchrun runs this file, not the package
 from tests.invert_rl.grpo.faulty_store import FaultyStore
+from tests.invert_rl.grpo.test_vllm_server import pretend_vllm
 from tests.invert_rl.tiny_run import SHORT_RUN
 
 SETTINGS = {
@@ -122,6 +125,8 @@ def main(job: dict[str, Any]) -> None:
     if job.get("zero3"):
         os.environ.update(ZERO3)
     output, fault = Path(job["output"]), job.get("fault")
+    if job.get("settings", {}).get("use_vllm"):
+        pretend_vllm(pytest.MonkeyPatch())
     args = InvertGRPOConfig(output_dir=str(output), **{**SETTINGS, **job.get("settings", {})})
     if job.get("fsdp"):
         pretend_gpus()
