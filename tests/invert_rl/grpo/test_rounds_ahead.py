@@ -208,6 +208,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(make_ahead, tmp_path, rounds
     assert server.served[before:] == all_served.served[ready:]
 
 
+@pytest.mark.slow
 def test_two_ranks_share_each_round_and_go_on_from_what_was_made_ahead(steady, tiny_qwen2_5, world, tmp_path):
     server = steady(tiny_qwen2_5)
     settings = {"use_vllm": True, "vllm_mode": "server", "vllm_server_base_url": server.url, "vllm_server_timeout": 60}
