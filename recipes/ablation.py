@@ -27,6 +27,7 @@ from pathlib import Path
 from data_prep.errors import DataError
 from data_prep.rows import read_rows, split_windows
 from data_prep.verbs import annotate_missing
+from invert_rl.ablation.clips import evaluated_rows
 from invert_rl.ablation.config import AblationConfig, read_tables
 from invert_rl.ablation.decisions import decide, decisions_markdown, read_hypotheses, write_decisions
 from invert_rl.ablation.execute import execute
@@ -59,10 +60,8 @@ def main(config: AblationConfig, config_file: Path, command: str) -> int:
     guess = None
     if any(table.text_only for table in tables) and results:
         used = results[0].settings
-        pipeline = load_pipeline(used["verb_pipeline"])
-        train = annotate_missing(split_windows(read_rows(used["train_data"])), pipeline)
-        test = annotate_missing(read_rows(used["eval_data"])[: used["eval_samples"]], pipeline)
-        guess = text_only_guess(train, test)
+        train = annotate_missing(split_windows(read_rows(used["train_data"])), load_pipeline(used["verb_pipeline"]))
+        guess = text_only_guess(train, evaluated_rows(used))
     lines = {table: lines_of(table, results, guess if table.text_only else None) for table in tables}
     for path in write_tables(folder, lines, results, len(runs), command):
         out.print(f"table  {path}")

@@ -1,6 +1,7 @@
 """Registered hypotheses about an ablation, decided by its runs: paired t tests, Holm's rule over all of them.
 
-The rule is that of docs/proof.md. A difference is taken seed by seed; its p is two-sided, by Student's t.
+The rule is that of docs/proof.md. A difference is taken seed by seed; its p is two-sided, by Student's t. Beside it
+stands an interval with the test clips drawn anew as well (`invert_rl.ablation.clips`), which decides nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from scipy import stats
 
 from data_prep.errors import DataError
 from data_prep.files import atomic_write
+from invert_rl.ablation.clips import FEWEST, ClipReader, interval_over_clips
 from invert_rl.ablation.config import AblationConfig, check_known
 from invert_rl.ablation.recipes import recipe_named
 from invert_rl.ablation.table import START, Result, Statistic, statistic
@@ -49,6 +51,9 @@ class Decision:
     """By Holm, over the whole family."""
     verdict: str
     """"supported", "contradicted" or "undecided"."""
+    over_clips: tuple[float, float] | None = None
+    """The difference's 95 % interval with seeds and test clips drawn anew; None with few pairs, or where a pair's runs
+    keep no answers that give its numbers."""
 
 
 def read_hypotheses(config: AblationConfig) -> list[Hypothesis]:
@@ -80,6 +85,7 @@ def decide(hypotheses: Sequence[Hypothesis], results: Sequence[Result], pairs: i
     differences = [paired_differences(hypothesis, results) for hypothesis in hypotheses]
     p = [two_sided(values) if len(values) > 1 else None for values in differences]
     adjusted = holm([1.0 if value is None else value for value in p])
+    reader = ClipReader()
     decisions = []
     for hypothesis, values, value, corrected in zip(hypotheses, differences, p, adjusted, strict=True):
         difference = statistic(values) if values else None
@@ -91,18 +97,41 @@ def decide(hypotheses: Sequence[Hypothesis], results: Sequence[Result], pairs: i
                 verdict = "supported"
             elif high < 0:
                 verdict = "contradicted"
-        decisions.append(Decision(hypothesis, difference, value, None if value is None else corrected, verdict))
+        adjusted_p = None if value is None else corrected
+        clips = over_clips(hypothesis, results, reader)
+        decisions.append(Decision(hypothesis, difference, value, adjusted_p, verdict, clips))
     return decisions
 
 
 def paired_differences(hypothesis: Hypothesis, results: Sequence[Result]) -> list[float]:
     """``arm`` minus ``against`` for each seed, and world, that has both."""
+    metric, when = hypothesis.metric, _when(hypothesis)
+    return [arm.after[metric] - getattr(other, when)[metric] for arm, other in _pairs(hypothesis, results)]
+
+
+def over_clips(hypothesis: Hypothesis, results: Sequence[Result], reader: ClipReader) -> tuple[float, float] | None:
+    """`interval_over_clips` of the hypothesis's pairs, which all have the same test clips; else None."""
+    read = []
+    for arm, other in _pairs(hypothesis, results):
+        mine = reader.read(arm, hypothesis.metric, "after")
+        theirs = reader.read(other, hypothesis.metric, _when(hypothesis))
+        if mine is None or theirs is None or arm.world is not None:
+            return None
+        read.append((mine, theirs))
+    clips = {tuple(part.counts.tobytes() for part in side) for pair in read for side in pair}
+    return interval_over_clips(read) if len(read) >= FEWEST and len(clips) == 1 else None
+
+
+def _pairs(hypothesis: Hypothesis, results: Sequence[Result]) -> list[tuple[Result, Result]]:
+    """The runs of each seed, and world, that has both; an arm against its start is paired with itself."""
     arms = {(one.world, one.seed): one for one in results if one.name == hypothesis.arm}
-    others = {(one.world, one.seed): one.after for one in results if one.name == hypothesis.against}
-    if hypothesis.against == START:
-        others = {key: one.before for key, one in arms.items()}
-    shared = [key for key in arms if key in others]
-    return [arms[key].after[hypothesis.metric] - others[key][hypothesis.metric] for key in shared]
+    others = {(one.world, one.seed): one for one in results if one.name == hypothesis.against}
+    others = arms if hypothesis.against == START else others
+    return [(arms[key], others[key]) for key in arms if key in others]
+
+
+def _when(hypothesis: Hypothesis) -> str:
+    return "before" if hypothesis.against == START else "after"
 
 
 def two_sided(differences: Sequence[float]) -> float:
@@ -122,12 +151,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def decisions_markdown(decisions: Sequence[Decision], pairs: int) -> str:
-    """The decisions as GitHub Markdown: differences in points with 95 % intervals."""
+    """The decisions as GitHub Markdown: differences in points with 95 % intervals over seeds, and over clips too."""
     lines = [
         "### Hypotheses\n",
         f"Holm's rule over {len(decisions)} comparisons at {100 * LEVEL:.0f} %; decided with {pairs} pairs or more.\n",
-        "| hypothesis | comparison | expected | difference | p | p by Holm | pairs | decision |",
-        "|---|---|---|---:|---:|---:|---:|---|",
+        "| hypothesis | comparison | expected | difference | clips anew | p | p by Holm | pairs | decision |",
+        "|---|---|---|---:|---:|---:|---:|---:|---|",
     ]
     for decision in decisions:
         told = decision.hypothesis
@@ -137,6 +166,7 @@ def decisions_markdown(decisions: Sequence[Decision], pairs: int) -> str:
             f"{told.metric}: {told.arm} − {told.against}",
             told.expected,
             "" if difference is None else difference.as_difference(),
+            "" if decision.over_clips is None else "[{:+.1f}, {:+.1f}]".format(*decision.over_clips),
             *("" if value is None else f"{value:.2g}" for value in (decision.p, decision.adjusted)),
             str(0 if difference is None else difference.n),
             decision.verdict,

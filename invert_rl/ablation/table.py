@@ -40,6 +40,8 @@ class Result:
     """Number of the generated world, where an ablation names several."""
     trivial: Mapping[str, float] = field(default_factory=dict)
     """What a fixed rule gets on the run's test data, where the recipe says it."""
+    folder: Path | None = None
+    """Where the run's files are."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,9 @@ def read_results(jobs: Sequence[Job], recipe: AblatedRecipe | None = None) -> li
             with_verbs(in_percent(summary.get(name) or {}, recipe)) for name in ("before", "after", "trivial")
         )
         curve = read_curve(job.folder / LOG)
+        seconds, settings = summary["seconds"], summary["settings"]
         results.append(
-            Result(
-                job.name, job.seed, before, after, summary["seconds"], summary["settings"], curve, job.world, trivial
-            )
+            Result(job.name, job.seed, before, after, seconds, settings, curve, job.world, trivial, job.folder)
         )
     return results
 
@@ -224,7 +225,8 @@ def write_tables(
             for table, lines in tables.items()
         },
         "results": [
-            {name: value for name, value in asdict(result).items() if name != "settings"} for result in results
+            {name: value for name, value in asdict(result).items() if name not in ("settings", "folder")}
+            for result in results
         ],
     }
     with atomic_write(folder / "table.json") as out:
