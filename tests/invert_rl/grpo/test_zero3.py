@@ -29,12 +29,12 @@ pytestmark = [
 def runs(tiny_qwen2_5, world, tmp_path_factory) -> Path:
     """Folder of three runs: straight through, resumed from its step 2, and one by plain gradient descent."""
     folder: Path = tmp_path_factory.mktemp("zero3")
-    job = {"checkpoint": tiny_qwen2_5, "world": str(world), "zero3": True, "settings": SAVING, "validate": True}
+    job = {"checkpoint": tiny_qwen2_5, "world": str(world), "zero3": True, "settings": SAVING, "validate": 3}
     straight, resumed = folder / "straight", folder / "resumed"
     for name, more in {
         "straight": {"save_model": True},
         "resumed": {"resume": str(straight / "checkpoint-2")},
-        "plain": {"settings": PLAIN, "validate": False},
+        "plain": {"settings": PLAIN, "validate": 0},
     }.items():
         run_ranks(folder, [{**job, "output": str(folder / name), **more}], timeout=1800)
     assert resumed.is_dir()

@@ -3,8 +3,8 @@
 The argument is a JSON file with a list of jobs: ``checkpoint``, ``world``, ``output`` and, optional, ``settings`` of
 the run, ``rows`` (how many), ``resume`` (a checkpoint folder), ``lora``, ``fsdp`` (True, or "one loads" where only the
 first rank reads the weights, as 8gpu_fsdp2.yaml has it), ``zero3``, ``save_model``, ``fault``, ``limit`` (seconds a
-clip), ``dtype`` (in which the checkpoint is loaded) and ``validate``. With ``use_vllm`` in the settings its server is
-the tests' stand-in.
+clip), ``dtype`` (in which the checkpoint is loaded) and ``validate`` (on how many rows). With ``use_vllm`` in the
+settings its server is the tests' stand-in.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main(job: dict[str, Any]) -> None:
     metrics: dict[str, Any] = {}
     if job.get("validate"):
         pipeline = load_pipeline()
-        test = annotate_missing(read_rows(Path(job["world"]) / "test.jsonl"), pipeline)
+        test = annotate_missing(read_rows(Path(job["world"]) / "test.jsonl")[: job["validate"]], pipeline)
         asked = (test, load_preset("think", ("tvg", "vc", "ar", "vd")), args.verb_options(pipeline))
         trainer.validation = Validation(*asked, args.keep_best)
         metrics["before"] = evaluate_once("before", trainer, *asked)
