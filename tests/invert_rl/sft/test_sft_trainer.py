@@ -113,7 +113,7 @@ def test_small_steps_from_a_checkpoint_in_bfloat16_move_nearly_all_weights(make_
     assert {value.dtype for value in (*after.values(), *moments)} == {torch.float32}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_it_learns_what_it_is_taught(make_trainer, tiny_qwen2_5, seed):
     trainer = make_trainer(tiny_qwen2_5, max_steps=30, learning_rate=3e-3, seed=seed, tasks=["tvg"])
     trainer.train()

@@ -90,7 +90,7 @@ def test_neighbours_know_nothing_without_labels() -> None:
     assert shuffled["rules"]["neighbours"] < 0.5, shuffled["rules"]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_text_says_nothing_without_the_map_and_the_map_not_everything(seed: int, tmp_path: Path) -> None:
     args = PSFTRArguments(
         output_dir=str(tmp_path), planted_seed=seed, use_cpu=True, train_subset="training", test_subset="validation"
