@@ -7,6 +7,7 @@ the same ones; but a start is one model, and one that was lucky with these clips
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ class ClipReader:
     def _row_scores(self, path: Path, rows: Sequence[Row], settings: Mapping[str, Any]) -> list[dict[str, float]]:
         key = (_data_key(settings), path)
         if key not in self._scores:
-            of_row: dict[str, list[Prediction]] = {row.id: [] for row in rows}
+            of_row: defaultdict[str, list[Prediction]] = defaultdict(list)
             for prediction in read_predictions(path, rows):
                 of_row[prediction.id].append(prediction)
             self._scores[key] = [metrics_of(of_row[row.id], [row]) for row in rows]

@@ -115,7 +115,7 @@ def over_clips(hypothesis: Hypothesis, results: Sequence[Result], reader: ClipRe
     for arm, other in _pairs(hypothesis, results):
         mine = reader.read(arm, hypothesis.metric, "after")
         theirs = reader.read(other, hypothesis.metric, _when(hypothesis))
-        if mine is None or theirs is None or arm.world is not None:
+        if mine is None or theirs is None or arm.world is not None:  # each world has clips of its own
             return None
         read.append((mine, theirs))
     clips = {tuple(part.counts.tobytes() for part in side) for pair in read for side in pair}

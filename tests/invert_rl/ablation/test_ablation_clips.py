@@ -166,6 +166,9 @@ def test_answers_that_do_not_give_the_runs_number_are_not_used(five, tmp_path):
     assert over_clips(hypothesis, five, ClipReader()) is None
     path.write_text(good)
     assert over_clips(hypothesis, five, ClipReader()) is not None
+    data = (tmp_path / "test.jsonl").read_text()
+    (tmp_path / "test.jsonl").write_text(data.replace('"id": "r11"', '"id": "other"'))
+    assert over_clips(hypothesis, five, ClipReader()) is None
     (tmp_path / "test.jsonl").unlink()
     assert over_clips(hypothesis, five, ClipReader()) is None
 
